@@ -1,0 +1,280 @@
+//! Canonical JSON: the text that Python's
+//! `json.dumps(value, sort_keys=True, ensure_ascii=False)` prints.
+//!
+//! Both ends hash this text, so it must agree with Python to the byte. The
+//! reader is serde_json's, one level at a time through [`RawValue`], and not
+//! its `Value`: a `Value` rounds integers past 64 bits, and the feature that
+//! would keep them (`arbitrary_precision`) turns an object with one magic key
+//! into a number. Raw slices keep every numeral as it was written.
+//!
+//! The walk is iterative, so that nesting costs heap and never the small
+//! stack of an agent's thread.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde_json::value::RawValue;
+
+/// How deep arrays and objects may nest. Python's own reader gives up near
+/// 1,000, so nothing deeper can have a hash that both ends agree on.
+pub const MAX_DEPTH: usize = 900;
+
+/// Why a text has no canonical form.
+#[derive(Debug, thiserror::Error)]
+pub enum CanonicalError {
+    /// Not JSON (RFC 8259), or with lone surrogates, which UTF-8 cannot carry.
+    #[error("is not JSON: {0}")]
+    Syntax(#[from] serde_json::Error),
+    /// Nested deeper than [`MAX_DEPTH`].
+    #[error("nests deeper than {MAX_DEPTH} levels")]
+    TooDeep,
+}
+
+/// The canonical text of a JSON document.
+///
+/// # Errors
+/// [`CanonicalError`] when `json` is not one JSON document or nests too deep.
+///
+/// # Examples
+/// ```
+/// let text = av_proto::canonical::canonicalize(r#"{"b":1.50,"a":[1E16,"é"]}"#).unwrap();
+/// assert_eq!(text, r#"{"a": [1e+16, "é"], "b": 1.5}"#);
+/// ```
+pub fn canonicalize(json: &str) -> Result<String, CanonicalError> {
+    let mut out = String::with_capacity(json.len() + json.len() / 8);
+    write_canonical(&mut out, json)?;
+    Ok(out)
+}
+
+/// What is still to be printed, last first.
+enum Step<'a> {
+    Value(&'a RawValue, usize),
+    Key(String),
+    Text(&'static str),
+}
+
+/// Appends the canonical text of `json` to `out`.
+///
+/// # Errors
+/// As [`canonicalize`]; `out` then holds a part of the text.
+pub fn write_canonical(out: &mut String, json: &str) -> Result<(), CanonicalError> {
+    let mut steps = vec![Step::Value(serde_json::from_str(json)?, 0)];
+    while let Some(step) = steps.pop() {
+        match step {
+            Step::Text(text) => out.push_str(text),
+            Step::Key(key) => {
+                write_string(out, &key);
+                out.push_str(": ");
+            }
+            Step::Value(raw, depth) => open_value(out, &mut steps, raw.get(), depth)?,
+        }
+    }
+    Ok(())
+}
+
+/// Prints a scalar, or lays the parts of an array or object on `steps`.
+fn open_value<'a>(
+    out: &mut String,
+    steps: &mut Vec<Step<'a>>,
+    raw: &'a str,
+    depth: usize,
+) -> Result<(), CanonicalError> {
+    match raw.as_bytes().first() {
+        Some(b'{') => {
+            check_depth(depth)?;
+            // A repeated key: the last one wins, as in Python and in JSONB.
+            let members: BTreeMap<String, &'a RawValue> = serde_json::from_str(raw)?;
+            out.push('{');
+            steps.push(Step::Text("}"));
+            let first = members.len();
+            for (left, (key, value)) in members.into_iter().rev().enumerate() {
+                steps.push(Step::Value(value, depth + 1));
+                steps.push(Step::Key(key));
+                if left + 1 < first {
+                    steps.push(Step::Text(", "));
+                }
+            }
+        }
+        Some(b'[') => {
+            check_depth(depth)?;
+            let items: Vec<&'a RawValue> = serde_json::from_str(raw)?;
+            out.push('[');
+            steps.push(Step::Text("]"));
+            let first = items.len();
+            for (left, value) in items.into_iter().rev().enumerate() {
+                steps.push(Step::Value(value, depth + 1));
+                if left + 1 < first {
+                    steps.push(Step::Text(", "));
+                }
+            }
+        }
+        Some(b'"') => write_string(out, &serde_json::from_str::<String>(raw)?),
+        Some(b'-' | b'0'..=b'9') => write_number(out, raw),
+        _ => out.push_str(raw), // true, false, null
+    }
+    Ok(())
+}
+
+fn check_depth(depth: usize) -> Result<(), CanonicalError> {
+    if depth >= MAX_DEPTH {
+        return Err(CanonicalError::TooDeep);
+    }
+    Ok(())
+}
+
+/// Prints a string as Python does with `ensure_ascii=False`: only the quote,
+/// the backslash and the C0 controls are escaped.
+pub fn write_string(out: &mut String, text: &str) {
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{c}' => out.push_str("\\f"),
+            c if c < ' ' => {
+                // Writing to a String cannot fail.
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+}
+
+/// Prints a JSON numeral as Python prints what it reads from it: an integer
+/// of any size exactly, anything with a point or an exponent as a float.
+fn write_number(out: &mut String, numeral: &str) {
+    if numeral.contains(['.', 'e', 'E']) {
+        // Rust reads every JSON numeral; one past the range is an infinity.
+        match numeral.parse::<f64>() {
+            Ok(value) => write_float(out, value),
+            Err(_) => out.push_str(numeral),
+        }
+    } else if numeral == "-0" {
+        out.push('0'); // Python's integers have no negative zero.
+    } else {
+        out.push_str(numeral);
+    }
+}
+
+/// Prints a float as Python's `repr`: the shortest digits that read back the
+/// same, in exponent form below 1e-4 and from 1e16 on.
+fn write_float(out: &mut String, value: f64) {
+    if value.is_infinite() {
+        out.push_str(if value > 0.0 { "Infinity" } else { "-Infinity" });
+        return;
+    }
+    // Rust's `{:e}` has the same shortest digits: "-1.2345e-5".
+    let scientific = format!("{value:e}");
+    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    if (-4..16).contains(&exponent) {
+        // `Display` never uses an exponent; Python adds ".0" to whole numbers.
+        let plain = value.to_string();
+        out.push_str(&plain);
+        if !plain.contains('.') {
+            out.push_str(".0");
+        }
+    } else {
+        let sign = if exponent < 0 { '-' } else { '+' };
+        let _ = write!(out, "{mantissa}e{sign}{:02}", exponent.unsigned_abs());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(json: &str, expected: &str) {
+        assert_eq!(canonicalize(json).unwrap(), expected);
+    }
+
+    #[test]
+    fn floats_print_as_pythons_repr() {
+        for (json, expected) in [
+            ("1e16", "1e+16"),
+            ("1e15", "1000000000000000.0"),
+            ("123456789012345678.0", "1.2345678901234568e+17"),
+            ("0.0001", "0.0001"),
+            ("0.00001", "1e-05"),
+            ("1e-5", "1e-05"),
+            ("1.5E-7", "1.5e-07"),
+            ("0.1", "0.1"),
+            ("-0.0", "-0.0"),
+            ("0e5", "0.0"),
+            ("1e400", "Infinity"),
+            ("-1e400", "-Infinity"),
+            ("1e-400", "0.0"),
+            ("5e-324", "5e-324"),
+            ("1.7976931348623157e308", "1.7976931348623157e+308"),
+            ("2.50", "2.5"),
+            ("9007199254740993.0", "9007199254740992.0"),
+        ] {
+            check(json, expected);
+        }
+    }
+
+    #[test]
+    fn integers_of_any_size_are_exact() {
+        check("-0", "0");
+        check(
+            "123456789012345678901234567890123456789",
+            "123456789012345678901234567890123456789",
+        );
+        check("-18446744073709551617", "-18446744073709551617");
+    }
+
+    #[test]
+    fn keys_sort_by_code_point_and_the_last_of_a_repeated_key_wins() {
+        // U+FF5E sorts before U+1F600 by code point, after it in UTF-16.
+        check(
+            r#"{"😀":1,"~":2,"a":3,"B":4,"a":5}"#,
+            r#"{"B": 4, "a": 5, "~": 2, "😀": 1}"#,
+        );
+    }
+
+    #[test]
+    fn strings_escape_only_what_python_escapes() {
+        check(
+            r#""\u0000\u001f\u007f\"\\\/\b\f\n\r\té\u00e9\ud83d\ude00""#,
+            "\"\\u0000\\u001f\u{7f}\\\"\\\\/\\b\\f\\n\\r\\téé😀\"",
+        );
+    }
+
+    #[test]
+    fn an_object_that_looks_like_serde_jsons_own_number_stays_an_object() {
+        check(
+            r#"{"$serde_json::private::Number":"1"}"#,
+            r#"{"$serde_json::private::Number": "1"}"#,
+        );
+    }
+
+    #[test]
+    fn empty_containers_and_white_space() {
+        check(" { \"a\" : [ ] , \"b\" : { } } ", r#"{"a": [], "b": {}}"#);
+        check("[1 ,2,\n null,true ]", "[1, 2, null, true]");
+    }
+
+    #[test]
+    fn deep_nesting_prints_and_too_deep_is_said() {
+        let deep = "[".repeat(MAX_DEPTH) + &"]".repeat(MAX_DEPTH);
+        check(&deep, &deep);
+        let too_deep = "[".repeat(MAX_DEPTH + 1) + &"]".repeat(MAX_DEPTH + 1);
+        assert!(matches!(
+            canonicalize(&too_deep),
+            Err(CanonicalError::TooDeep)
+        ));
+    }
+
+    #[test]
+    fn what_is_not_json_is_refused() {
+        for bad in ["", "{", "[1,]", "NaN", "01", "\"\\ud800\"", "1 2", "'a'"] {
+            assert!(canonicalize(bad).is_err(), "{bad}");
+        }
+    }
+}

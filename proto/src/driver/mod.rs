@@ -1,0 +1,263 @@
+//! The settings of each driver, from `driver_config` to validated values.
+
+mod ping;
+mod pjlink;
+mod snmp;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+
+pub use ping::PingSettings;
+pub use pjlink::PjlinkSettings;
+pub use snmp::SnmpSettings;
+
+use crate::FieldError;
+use crate::field::from_json;
+
+/// How a device is probed.
+#[derive(Debug, Clone, PartialEq)]
+pub enum DriverSettings {
+    /// ICMP echo.
+    Ping(PingSettings),
+    /// SNMP v2c.
+    Snmp(SnmpSettings),
+    /// PJLink over TCP.
+    Pjlink(PjlinkSettings),
+    /// A driver that this version does not know, by its name.
+    Unsupported(String),
+}
+
+/// The sections of a `driver_config`, by driver.
+pub type Sections = BTreeMap<String, Option<Box<RawValue>>>;
+
+impl DriverSettings {
+    /// Reads the section of `driver` from a `driver_config` split into
+    /// sections. An absent section means the driver's defaults.
+    ///
+    /// # Errors
+    /// Each field that is not valid, named from the `driver_config`'s root.
+    pub fn parse(driver: &str, sections: &Sections) -> Result<Self, Vec<FieldError>> {
+        let name = driver.trim().to_ascii_lowercase();
+        let section = sections
+            .get(&name)
+            .and_then(Option::as_ref)
+            .map_or("{}", |raw| raw.get())
+            .as_bytes();
+        let parsed = match name.as_str() {
+            "ping" => from_json(section)
+                .map_err(|e| vec![e])
+                .and_then(|document: ping::Document| document.validate())
+                .map(Self::Ping),
+            "snmp" => from_json(section)
+                .map_err(|e| vec![e])
+                .and_then(|document: snmp::Document| document.validate())
+                .map(Self::Snmp),
+            "pjlink" => from_json(section)
+                .map_err(|e| vec![e])
+                .and_then(|document: pjlink::Document| document.validate())
+                .map(Self::Pjlink),
+            "" => return Err(vec![FieldError::new("driver", "is empty")]),
+            _ => Ok(Self::Unsupported(name.clone())),
+        };
+        parsed.map_err(|errors| {
+            errors
+                .into_iter()
+                .map(|mut error| {
+                    if error.field == "document" {
+                        error.field = String::new();
+                    }
+                    error.under(&format!("driver_config.{name}"))
+                })
+                .collect()
+        })
+    }
+}
+
+/// A time-out in seconds, whole or not: above 0 and at most a minute.
+fn timeout(
+    field: &str,
+    given: Option<f64>,
+    default: Duration,
+    errors: &mut Vec<FieldError>,
+) -> Duration {
+    match given {
+        None => default,
+        Some(seconds) if seconds > 0.0 && seconds <= 60.0 => Duration::from_secs_f64(seconds),
+        Some(seconds) => {
+            errors.push(FieldError::new(
+                field,
+                format!("{seconds} is not above 0 and at most 60 seconds"),
+            ));
+            default
+        }
+    }
+}
+
+/// A port number: 1 to 65535.
+fn port(field: &str, given: Option<i64>, default: u16, errors: &mut Vec<FieldError>) -> u16 {
+    match given {
+        None => default,
+        Some(number) => match u16::try_from(number) {
+            Ok(port) if port > 0 => port,
+            _ => {
+                errors.push(FieldError::new(
+                    field,
+                    format!("{number} is not a port (1 to 65535)"),
+                ));
+                default
+            }
+        },
+    }
+}
+
+/// A small count between `least` and `most`.
+fn count(
+    field: &str,
+    given: Option<i64>,
+    default: u8,
+    (least, most): (u8, u8),
+    errors: &mut Vec<FieldError>,
+) -> u8 {
+    match given {
+        None => default,
+        Some(number) => match u8::try_from(number) {
+            Ok(count) if (least..=most).contains(&count) => count,
+            _ => {
+                errors.push(FieldError::new(
+                    field,
+                    format!("{number} is not between {least} and {most}"),
+                ));
+                default
+            }
+        },
+    }
+}
+
+fn settled<T>(settings: T, errors: Vec<FieldError>) -> Result<T, Vec<FieldError>> {
+    if errors.is_empty() {
+        Ok(settings)
+    } else {
+        Err(errors)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::Secret;
+
+    fn parse(driver: &str, driver_config: &str) -> Result<DriverSettings, Vec<String>> {
+        let sections: Sections = serde_json::from_str(driver_config).unwrap();
+        DriverSettings::parse(driver, &sections)
+            .map_err(|errors| errors.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn absent_and_null_sections_mean_the_defaults() {
+        for config in ["{}", r#"{"pjlink":{}}"#, r#"{"pjlink":null,"other":[1]}"#] {
+            assert_eq!(
+                parse("pjlink", config).unwrap(),
+                DriverSettings::Pjlink(PjlinkSettings {
+                    password: None,
+                    port: 4352,
+                    timeout: Duration::from_secs(2),
+                })
+            );
+        }
+        assert_eq!(
+            parse("SNMP ", "{}").unwrap(),
+            DriverSettings::Snmp(SnmpSettings {
+                community: Secret::new("public"),
+                port: 161,
+                timeout: Duration::from_secs(2),
+                retries: 1,
+            })
+        );
+        assert_eq!(
+            parse("ping", "{}").unwrap(),
+            DriverSettings::Ping(PingSettings {
+                count: 3,
+                timeout: Duration::from_secs(1),
+            })
+        );
+    }
+
+    #[test]
+    fn settings_are_read() {
+        assert_eq!(
+            parse(
+                "pjlink",
+                r#"{"pjlink":{"password":"admin","port":4353,"timeout_s":0.5,"new":1}}"#
+            )
+            .unwrap(),
+            DriverSettings::Pjlink(PjlinkSettings {
+                password: Some(Secret::new("admin")),
+                port: 4353,
+                timeout: Duration::from_millis(500),
+            })
+        );
+        // An empty password is no password.
+        let DriverSettings::Pjlink(settings) =
+            parse("pjlink", r#"{"pjlink":{"password":""}}"#).unwrap()
+        else {
+            panic!("not pjlink");
+        };
+        assert_eq!(settings.password, None);
+        assert!(parse("snmp", r#"{"snmp":{"version":2,"retries":0}}"#).is_ok());
+        assert!(parse("snmp", r#"{"snmp":{"version":"v2c"}}"#).is_ok());
+    }
+
+    #[test]
+    fn every_bad_field_is_named() {
+        for (driver, config, said) in [
+            (
+                "pjlink",
+                r#"{"pjlink":{"port":70000,"timeout_s":0,"password":"éé"}}"#,
+                vec![
+                    "driver_config.pjlink.port: 70000 is not a port (1 to 65535)",
+                    "driver_config.pjlink.timeout_s: 0 is not above 0 and at most 60 seconds",
+                    "driver_config.pjlink.password: is not 1 to 32 printable ASCII characters",
+                ],
+            ),
+            (
+                "snmp",
+                r#"{"snmp":{"port":"161"}}"#,
+                vec!["driver_config.snmp.port: invalid type: string \"161\", expected i64"],
+            ),
+            (
+                "snmp",
+                r#"{"snmp":{"version":"3","community":"","retries":9}}"#,
+                vec![
+                    "driver_config.snmp.retries: 9 is not between 0 and 5",
+                    "driver_config.snmp.community: is empty",
+                    "driver_config.snmp.version: \"3\" is not supported, only \"2c\"",
+                ],
+            ),
+            (
+                "ping",
+                r#"{"ping":{"count":0}}"#,
+                vec!["driver_config.ping.count: 0 is not between 1 and 20"],
+            ),
+            (
+                "ping",
+                r#"{"ping":[]}"#,
+                vec![
+                    "driver_config.ping: invalid length 0, expected struct Document with 2 elements",
+                ],
+            ),
+            ("", "{}", vec!["driver: is empty"]),
+        ] {
+            assert_eq!(parse(driver, config).unwrap_err(), said);
+        }
+    }
+
+    #[test]
+    fn an_unknown_driver_is_kept_by_name() {
+        assert_eq!(
+            parse("Telnet", "{}").unwrap(),
+            DriverSettings::Unsupported("telnet".to_owned())
+        );
+    }
+}

@@ -1,0 +1,39 @@
+//! `driver_config.ping`.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::{count, settled, timeout};
+use crate::FieldError;
+
+/// How a device is pinged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PingSettings {
+    /// Echo requests a probe; one answer is enough to be online.
+    pub count: u8,
+    /// How long the last request is waited for.
+    pub timeout: Duration,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Document {
+    count: Option<i64>,
+    timeout_s: Option<f64>,
+}
+
+impl Document {
+    pub(super) fn validate(self) -> Result<PingSettings, Vec<FieldError>> {
+        let mut errors = Vec::new();
+        let settings = PingSettings {
+            count: count("count", self.count, 3, (1, 20), &mut errors),
+            timeout: timeout(
+                "timeout_s",
+                self.timeout_s,
+                Duration::from_secs(1),
+                &mut errors,
+            ),
+        };
+        settled(settings, errors)
+    }
+}

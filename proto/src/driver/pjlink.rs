@@ -1,0 +1,55 @@
+//! `driver_config.pjlink`.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::{port, settled, timeout};
+use crate::FieldError;
+use crate::secret::Secret;
+
+/// How a projector is asked over PJLink (JBMIA, class 1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PjlinkSettings {
+    /// The password, where the projector wants one.
+    pub password: Option<Secret>,
+    /// TCP port.
+    pub port: u16,
+    /// How long the connection and each answer are waited for.
+    pub timeout: Duration,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Document {
+    password: Option<Secret>,
+    port: Option<i64>,
+    timeout_s: Option<f64>,
+}
+
+impl Document {
+    pub(super) fn validate(self) -> Result<PjlinkSettings, Vec<FieldError>> {
+        let mut errors = Vec::new();
+        let settings = PjlinkSettings {
+            password: self.password.filter(|secret| !secret.expose().is_empty()),
+            port: port("port", self.port, 4352, &mut errors),
+            timeout: timeout(
+                "timeout_s",
+                self.timeout_s,
+                Duration::from_secs(2),
+                &mut errors,
+            ),
+        };
+        // The standard has at most 32 characters; some projectors take
+        // punctuation beyond its letters and digits.
+        if let Some(password) = &settings.password {
+            let text = password.expose();
+            if text.len() > 32 || !text.bytes().all(|b| (0x20..0x7f).contains(&b)) {
+                errors.push(FieldError::new(
+                    "password",
+                    "is not 1 to 32 printable ASCII characters",
+                ));
+            }
+        }
+        settled(settings, errors)
+    }
+}

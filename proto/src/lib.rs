@@ -1,0 +1,31 @@
+//! What agent and backend of the AV monitoring system must agree on.
+//!
+//! Pure functions and types: no I/O, no threads, no clock of its own. Time
+//! comes in as a [`jiff::Timestamp`], JSON as text.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`canonical`] | JSON printed as Python prints it |
+//! | [`hash`] | the configuration hash |
+//! | [`config`] | a site's configuration, from text to validated values |
+//! | [`driver`] | the settings of each driver |
+//! | [`schedule`] | when a device is expected to be on |
+//! | [`verdict`] | what an observation means |
+//! | [`report`] | the body of `POST /ingest` |
+//! | [`secret`] | values that cannot be printed |
+//! | [`exposition`] | the Prometheus text format |
+//! | [`text`] | foreign text made safe for a log line |
+
+pub mod canonical;
+pub mod config;
+pub mod driver;
+pub mod exposition;
+pub mod field;
+pub mod hash;
+pub mod report;
+pub mod schedule;
+pub mod secret;
+pub mod text;
+pub mod verdict;
+
+pub use field::FieldError;
