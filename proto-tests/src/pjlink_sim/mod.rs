@@ -1,0 +1,24 @@
+//! A projector that speaks PJLink class 1 over TCP, for tests, benchmarks and
+//! the demonstration.
+//!
+//! Written from the JBMIA's "PJLink Specifications" 1.04, not from the
+//! agent's driver, so that the two can disagree. Section numbers in this
+//! module are that document's.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`state`] | what a projector knows of itself |
+//! | [`command`] | one command line, and the answer to it: pure functions |
+//! | [`session`] | what one connection may do: the greeting and the password |
+//! | [`fault`] | the ways in which it can misbehave |
+//! | [`server`] | sockets and threads |
+
+pub mod command;
+pub mod fault;
+pub mod server;
+pub mod session;
+pub mod state;
+
+pub use fault::{Faults, Garbage, Pieces};
+pub use server::{Config, Counters, Projector};
+pub use state::{ErrorStatus, Level, Power, State, Timing};
