@@ -168,20 +168,63 @@ fn write_float(out: &mut String, value: f64) {
         out.push_str(if value > 0.0 { "Infinity" } else { "-Infinity" });
         return;
     }
-    // Rust's `{:e}` has the same shortest digits: "-1.2345e-5".
-    let scientific = format!("{value:e}");
+    let scientific = shortest(value);
     let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
     let exponent: i32 = exponent.parse().unwrap_or(0);
     if (-4..16).contains(&exponent) {
-        // `Display` never uses an exponent; Python adds ".0" to whole numbers.
-        let plain = value.to_string();
-        out.push_str(&plain);
-        if !plain.contains('.') {
-            out.push_str(".0");
-        }
+        write_plain(out, mantissa, exponent);
     } else {
         let sign = if exponent < 0 { '-' } else { '+' };
         let _ = write!(out, "{mantissa}e{sign}{:02}", exponent.unsigned_abs());
+    }
+}
+
+/// The shortest digits that read back as `value`, as `-1.2345e-5`.
+///
+/// Rust and Python agree on how many digits that takes, and differ where two
+/// such texts are equally near: of 189867227781763.625 Python prints the even
+/// ending, .62, and Rust's `{:e}` the odd one. Rust's rounding to a given
+/// number of digits takes the even one too.
+fn shortest(value: f64) -> String {
+    let shortest = format!("{value:e}");
+    let mantissa = shortest.split('e').next().unwrap_or_default();
+    let digits = mantissa.bytes().filter(u8::is_ascii_digit).count();
+    let nearest = format!("{value:.*e}", digits.saturating_sub(1));
+    // Beside a power of two, the nearest text of that length may read back
+    // as its neighbour.
+    if nearest.parse() == Ok(value) {
+        nearest
+    } else {
+        shortest
+    }
+}
+
+/// Prints a mantissa and its power of ten without an exponent, and ".0" after
+/// a whole number, as Python does.
+fn write_plain(out: &mut String, mantissa: &str, exponent: i32) {
+    let digits = match mantissa.strip_prefix('-') {
+        Some(digits) => {
+            out.push('-');
+            digits
+        }
+        None => mantissa,
+    };
+    let digits = digits.replace('.', "");
+    match usize::try_from(exponent) {
+        Ok(exponent) => {
+            let whole = exponent + 1;
+            let (before, after) = digits.split_at_checked(whole).unwrap_or((&digits, ""));
+            out.push_str(before);
+            out.extend(std::iter::repeat_n('0', whole - before.len()));
+            out.push('.');
+            out.push_str(if after.is_empty() { "0" } else { after });
+        }
+        Err(_) => {
+            out.push_str("0.");
+            let zeros = exponent.unsigned_abs().saturating_sub(1);
+            out.extend(std::iter::repeat_n('0', zeros as usize));
+            out.push_str(&digits);
+        }
     }
 }
 
@@ -214,6 +257,10 @@ mod tests {
             ("1.7976931348623157e308", "1.7976931348623157e+308"),
             ("2.50", "2.5"),
             ("9007199254740993.0", "9007199254740992.0"),
+            // Two shortest texts are equally near: the even one.
+            ("189867227781763.625", "189867227781763.62"),
+            ("-189867227781763.875", "-189867227781763.88"),
+            ("9007199254740993.5", "9007199254740994.0"),
         ] {
             check(json, expected);
         }
