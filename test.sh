@@ -1,0 +1,95 @@
+#!/bin/bash
+# Format check, clippy and all tests; ends with "N passed, N failed".
+#
+#   ./test.sh                  everything
+#   ./test.sh --msrv           and that it builds with the oldest Rust promised
+#   ./test.sh --no-install     complains about missing packages instead of
+#                              installing them
+#   ./test.sh -- ARGUMENTS     passes them to cargo test:
+#                              ./test.sh -- -p av-proto
+#
+# On Debian it installs what it lacks, as root or through sudo: PostgreSQL and
+# snmpd (neither is started: tests run private ones), python3, a C compiler,
+# iproute2. It works from any folder, and leaves nothing running.
+set -uo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd) || exit 1
+# shellcheck source=scripts/lib.sh
+. "$root/scripts/lib.sh"
+
+usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$root/test.sh"; }
+
+msrv=no
+install=yes
+test_arguments=(--workspace)
+while [ $# -gt 0 ]; do
+    case $1 in
+    --msrv) msrv=yes ;;
+    --no-install) install=no ;;
+    --help | -h)
+        usage
+        exit 0
+        ;;
+    --)
+        shift
+        [ $# -eq 0 ] || test_arguments=("$@")
+        break
+        ;;
+    *)
+        complain "test.sh: there is no option $1"
+        usage >&2
+        exit 2
+        ;;
+    esac
+    shift
+done
+
+if [ "$install" = yes ]; then
+    install_missing "$root" || exit 1
+else
+    lacking=$(missing_packages | tr '\n' ' ')
+    [ -z "$lacking" ] || die "Missing packages: $lacking"
+fi
+need_cargo
+cd "$root" || exit 1
+
+failed=()
+step() {
+    local name=$1
+    shift
+    say "── $name"
+    "$@" || failed+=("$name")
+}
+
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
+# Every binary is run even when one fails. Cargo's exit code counts, not tee's.
+tests() { cargo test --locked --no-fail-fast "${test_arguments[@]}" </dev/null 2>&1 | tee "$log"; }
+
+shell_scripts() {
+    shellcheck -x test.sh demo.sh .ci/run scripts/*.sh
+}
+
+step 'cargo fmt' cargo fmt --all --check
+if command -v shellcheck >/dev/null; then
+    step 'shellcheck' shell_scripts
+fi
+step 'cargo clippy' cargo clippy --workspace --all-targets --locked -- -D warnings
+if [ "$msrv" = yes ]; then
+    step 'oldest Rust' scripts/msrv.sh
+fi
+step 'cargo test' tests
+
+read -r passed failures < <(awk '
+    # test result: ok. 3 passed; 0 failed; 0 ignored; ...
+    $1 == "test" && $2 == "result:" { passed += $4; failed += $6 }
+    END { print passed + 0, failed + 0 }' "$log")
+if [ ${#failed[@]} -gt 0 ]; then
+    printf -v list '%s, ' "${failed[@]}"
+    say "✗ failed: ${list%, }"
+    # What did not build ran no test, and is not to look like a success.
+    [ "$failures" -gt 0 ] || failures=${#failed[@]}
+fi
+say "$passed passed, $failures failed"
+[ ${#failed[@]} -eq 0 ] && [ "$failures" -eq 0 ] && [ "$passed" -gt 0 ]
