@@ -1,0 +1,139 @@
+//! What is known of the devices: their configuration, without its secrets,
+//! and what was last observed.
+
+use std::time::SystemTime;
+
+use jiff::Timestamp;
+use postgres::types::Type;
+
+use super::time::from_sql;
+use super::{Store, StoreError};
+
+/// A device with its state.
+#[derive(Debug, Clone)]
+pub struct DeviceReading {
+    /// Its site's name.
+    pub site: String,
+    /// Its id.
+    pub id: i64,
+    /// Its address.
+    pub ip: String,
+    /// Its name.
+    pub name: String,
+    /// Where it stands; `""` where unknown.
+    pub building: String,
+    /// Where it stands; `""` where unknown.
+    pub floor: String,
+    /// Where it stands; `""` where unknown.
+    pub room: String,
+    /// What it is.
+    pub device_type: String,
+    /// How it is probed.
+    pub driver: String,
+    /// What was observed; `None` before the first report.
+    pub state: Option<DeviceState>,
+}
+
+/// What was last observed of a device.
+#[derive(Debug, Clone)]
+pub struct DeviceState {
+    /// Whether it answered, in the contract's word.
+    pub status: String,
+    /// What that means, in the contract's word.
+    pub verdict: String,
+    /// For a person.
+    pub detail: Option<String>,
+    /// What was measured: the text of a JSON object.
+    pub metrics: String,
+    /// When the agent observed it.
+    pub observed_at: Timestamp,
+    /// When the backend last heard of it.
+    pub last_seen: Timestamp,
+    /// The newest observation that found it online.
+    pub last_ok_at: Option<Timestamp>,
+    /// Since when the verdict is what it is.
+    pub verdict_since: Timestamp,
+}
+
+/// How many devices have one verdict.
+#[derive(Debug, Clone)]
+pub struct Counts {
+    /// The sites.
+    pub sites: i64,
+    /// Open alerts.
+    pub open_alerts: i64,
+    /// Devices by verdict; `none` where nothing was reported yet.
+    pub devices: Vec<(String, i64)>,
+}
+
+impl Store {
+    /// The devices of one site, or of all, by site and place.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn device_readings(&self, site_id: Option<i64>) -> Result<Vec<DeviceReading>, StoreError> {
+        self.run(|client| {
+            let rows = client.query_typed(
+                "SELECT s.name, d.id, d.ip, d.name, coalesce(d.building, ''),
+                        coalesce(d.floor, ''), coalesce(d.room, ''), d.device_type, d.driver,
+                        t.status, t.verdict, t.detail, t.metrics::text, t.observed_at,
+                        t.last_seen, t.last_ok_at, t.verdict_since
+                   FROM devices d JOIN sites s ON s.id = d.site_id
+                   LEFT JOIN device_states t ON t.device_id = d.id
+                  WHERE $1::bigint IS NULL OR d.site_id = $1
+                  ORDER BY s.name, d.building NULLS FIRST, d.floor NULLS FIRST,
+                           d.room NULLS FIRST, d.name, d.id",
+                &[(&site_id, Type::INT8)],
+            )?;
+            Ok(rows
+                .iter()
+                .map(|row| DeviceReading {
+                    site: row.get(0),
+                    id: row.get(1),
+                    ip: row.get(2),
+                    name: row.get(3),
+                    building: row.get(4),
+                    floor: row.get(5),
+                    room: row.get(6),
+                    device_type: row.get(7),
+                    driver: row.get(8),
+                    state: row.get::<_, Option<String>>(9).map(|status| DeviceState {
+                        status,
+                        verdict: row.get(10),
+                        detail: row.get(11),
+                        metrics: row.get(12),
+                        observed_at: from_sql(row.get::<_, SystemTime>(13)),
+                        last_seen: from_sql(row.get::<_, SystemTime>(14)),
+                        last_ok_at: row.get::<_, Option<SystemTime>>(15).map(from_sql),
+                        verdict_since: from_sql(row.get::<_, SystemTime>(16)),
+                    }),
+                })
+                .collect())
+        })
+    }
+
+    /// How many sites, alerts and devices there are.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn counts(&self) -> Result<Counts, StoreError> {
+        self.run(|client| {
+            let row = client.query_typed(
+                "SELECT (SELECT count(*) FROM sites),
+                        (SELECT count(*) FROM alerts WHERE closed_at IS NULL)",
+                &[],
+            )?;
+            let devices = client.query_typed(
+                "SELECT coalesce(t.verdict, 'none'), count(*)
+                   FROM devices d LEFT JOIN device_states t ON t.device_id = d.id
+                  GROUP BY 1",
+                &[],
+            )?;
+            Ok(Counts {
+                sites: row.first().map_or(0, |row| row.get(0)),
+                open_alerts: row.first().map_or(0, |row| row.get(1)),
+                devices: devices.iter().map(|row| (row.get(0), row.get(1))).collect(),
+            })
+        })
+    }
+}

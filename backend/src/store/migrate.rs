@@ -1,0 +1,153 @@
+//! The schema brought up to date.
+//!
+//! Plain SQL files, applied in order, each in a transaction, under an
+//! advisory lock: of two backends that start at once one waits for the other.
+//! A database that was first made with `psql -f` is taken over, because each
+//! file can be applied again without harm.
+
+use std::sync::atomic::Ordering;
+
+use postgres::Client;
+
+use super::connector::Purpose;
+use super::{Store, StoreError};
+
+/// The lock under which the schema changes; the files take the same one.
+const LOCK: i64 = 7_209_411_230_417_735;
+/// PostgreSQL 14, in the form of `server_version_num`.
+const LEAST_SERVER: i32 = 140_000;
+
+/// One file of `migrations/`.
+#[derive(Debug)]
+pub struct Migration {
+    /// The number at the start of its name.
+    pub version: i32,
+    /// Its name, without `.sql`.
+    pub name: &'static str,
+    /// Its text.
+    pub sql: &'static str,
+}
+
+/// Every migration, in order.
+pub const MIGRATIONS: &[Migration] = &[Migration {
+    version: 1,
+    name: "001_schema",
+    sql: include_str!("../../../migrations/001_schema.sql"),
+}];
+
+impl Store {
+    /// Applies the migrations that are missing; answers their names.
+    ///
+    /// # Errors
+    /// When the database is not there, is older than PostgreSQL 14, or a file
+    /// fails: then that file's changes are undone and the ones before it stay.
+    pub fn migrate(&self) -> Result<Vec<&'static str>, StoreError> {
+        let mut client = self.connector.connect(Purpose::Migrate)?;
+        let server: i32 = client
+            .query_one("SELECT current_setting('server_version_num')::int", &[])?
+            .get(0);
+        if server < LEAST_SERVER {
+            return Err(StoreError::Refused(format!(
+                "PostgreSQL 14 or newer is needed, this is {}",
+                server / 10_000
+            )));
+        }
+        // A session's lock: it ends with the connection, whatever happens.
+        client.execute("SELECT pg_advisory_lock($1)", &[&LOCK])?;
+        let applied = apply_missing(&mut client)?;
+        self.ready.store(true, Ordering::Release);
+        Ok(applied)
+    }
+
+    /// Keeps the history's partitions ahead of time and forgets spools that
+    /// have not been heard of for a year; answers how many partitions it made.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn housekeeping(&self) -> Result<i32, StoreError> {
+        self.run(|client| {
+            client.execute(
+                "DELETE FROM report_cursors WHERE last_received_at < now() - interval '1 year'",
+                &[],
+            )?;
+            Ok(client.query_one("SELECT av_make_partitions()", &[])?.get(0))
+        })
+    }
+}
+
+fn apply_missing(client: &mut Client) -> Result<Vec<&'static str>, StoreError> {
+    client.batch_execute(
+        "CREATE TABLE IF NOT EXISTS schema_migrations (
+             version    INTEGER PRIMARY KEY,
+             name       TEXT NOT NULL,
+             applied_at TIMESTAMPTZ NOT NULL DEFAULT now()
+         )",
+    )?;
+    let known: Vec<i32> = client
+        .query(
+            "SELECT version FROM schema_migrations ORDER BY version",
+            &[],
+        )?
+        .iter()
+        .map(|row| row.get(0))
+        .collect();
+    let newest = MIGRATIONS.iter().map(|migration| migration.version).max();
+    if let Some(newer) = known.iter().find(|version| Some(**version) > newest) {
+        log::warn!(
+            "the schema has version {newer}, which this program does not know: a newer backend made it"
+        );
+    }
+    let mut applied = Vec::new();
+    for migration in MIGRATIONS {
+        if known.contains(&migration.version) {
+            continue;
+        }
+        let mut transaction = client.transaction()?;
+        transaction.batch_execute(migration.sql).map_err(|error| {
+            match StoreError::from(error) {
+                StoreError::Refused(why) | StoreError::BadValue(why) => {
+                    StoreError::Refused(format!("migration {}: {why}", migration.name))
+                }
+                other => other,
+            }
+        })?;
+        transaction.execute(
+            "INSERT INTO schema_migrations (version, name) VALUES ($1, $2)",
+            &[&migration.version, &migration.name],
+        )?;
+        transaction.commit()?;
+        applied.push(migration.name);
+    }
+    Ok(applied)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_is_embedded_once_and_in_order() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../migrations");
+        let mut files: Vec<String> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter_map(|name| name.strip_suffix(".sql").map(str::to_owned))
+            .collect();
+        files.sort();
+        let embedded: Vec<&str> = MIGRATIONS.iter().map(|migration| migration.name).collect();
+        assert_eq!(embedded, files);
+        for (migration, expected) in MIGRATIONS.iter().zip(1..) {
+            assert_eq!(migration.version, expected, "{}", migration.name);
+            assert!(
+                migration
+                    .name
+                    .starts_with(&format!("{:03}_", migration.version))
+            );
+            assert!(
+                migration.sql.contains(&LOCK.to_string()),
+                "{} does not take the lock",
+                migration.name
+            );
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Everything that speaks SQL, and nothing else does.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `connector` | how a connection is made |
+//! | `pool` | connections that are shared, and a database that is down |
+//! | [`migrate`] | the schema brought up to date |
+//! | [`sites`] | sites, tokens, their agents |
+//! | [`config`] | a site's configuration in one snapshot |
+//! | [`reports`] | what agents report |
+//! | [`devices`] | what is known of the devices |
+//! | [`listen`] | notifications of changed configurations |
+
+pub mod config;
+mod connector;
+pub mod devices;
+mod error;
+pub mod listen;
+pub mod migrate;
+mod pool;
+pub mod reports;
+pub mod sites;
+mod time;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use postgres::Client;
+
+pub use connector::{Connector, UrlError};
+pub use error::StoreError;
+
+use error::{is_conflict, is_connection_loss, schema_is_missing};
+use pool::Pool;
+
+/// How often a transaction is tried that conflicts with others.
+const CONFLICT_TRIES: u32 = 4;
+
+/// The database.
+pub struct Store {
+    connector: Connector,
+    pool: Pool,
+    /// The schema is there and up to date.
+    ready: AtomicBool,
+}
+
+impl Store {
+    /// A store with at most `connections` pooled connections. Nothing is
+    /// connected yet: a database that is down is found out later.
+    #[must_use]
+    pub fn new(connector: Connector, connections: usize) -> Self {
+        Self {
+            pool: Pool::new(connector.clone(), connections.max(1)),
+            connector,
+            ready: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether the schema is there, as far as is known.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    /// Asks the database for a sign of life.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] or [`StoreError::Busy`].
+    pub fn ping(&self) -> Result<(), StoreError> {
+        self.run(|client| client.batch_execute("SELECT 1"))
+    }
+
+    /// Runs `work` on a pooled connection. It is run again on a fresh one
+    /// where the first turns out to be dead, and again where it conflicts
+    /// with another transaction: it must be a transaction, or harmless twice.
+    fn run<T>(
+        &self,
+        mut work: impl FnMut(&mut Client) -> Result<T, postgres::Error>,
+    ) -> Result<T, StoreError> {
+        if !self.is_ready() {
+            return Err(StoreError::Unavailable(
+                "its schema is not up to date yet".to_owned(),
+            ));
+        }
+        let mut fresh = false;
+        let mut conflicts = 0;
+        loop {
+            let mut connection = self.pool.take(fresh)?;
+            let reused = connection.reused;
+            let Some(client) = connection.client() else {
+                return Err(StoreError::Unavailable("the connection is gone".to_owned()));
+            };
+            let error = match work(client) {
+                Ok(value) => return Ok(value),
+                Err(error) => error,
+            };
+            if is_connection_loss(&error) {
+                connection.discard();
+                if reused && !fresh {
+                    fresh = true;
+                    continue;
+                }
+                let error = StoreError::from(error);
+                self.pool.mark_down(error.to_string());
+                return Err(error);
+            }
+            if is_conflict(&error) {
+                conflicts += 1;
+                if conflicts < CONFLICT_TRIES {
+                    continue;
+                }
+            }
+            if schema_is_missing(&error) {
+                self.ready.store(false, Ordering::Release);
+            }
+            return Err(error.into());
+        }
+    }
+}

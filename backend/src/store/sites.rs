@@ -1,0 +1,179 @@
+//! Sites, their tokens and what their agents say of themselves.
+
+use std::fmt;
+use std::time::SystemTime;
+
+use jiff::Timestamp;
+use postgres::types::Type;
+use sha2::{Digest as _, Sha256};
+
+use super::time::from_sql;
+use super::{Store, StoreError};
+
+/// What the database keeps of a site's token: its SHA-256. Looking a site up
+/// by the digest leaves nothing to learn from how long a comparison takes.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct TokenDigest(String);
+
+impl TokenDigest {
+    /// The digest of a token as an agent presents it.
+    #[must_use]
+    pub fn of(token: &str) -> Self {
+        use fmt::Write as _;
+        let mut text = "sha256:".to_owned();
+        for byte in Sha256::digest(token.as_bytes()) {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{byte:02x}");
+        }
+        Self(text)
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for TokenDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenDigest(***)")
+    }
+}
+
+/// A site, as far as a report needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Site {
+    /// Its id.
+    pub id: i64,
+    /// Its name.
+    pub name: String,
+}
+
+/// A line of `site list`.
+#[derive(Debug, Clone)]
+pub struct SiteSummary {
+    /// Its id.
+    pub id: i64,
+    /// Its name.
+    pub name: String,
+    /// Its time zone.
+    pub timezone: String,
+    /// How many devices are configured.
+    pub devices: i64,
+    /// The hash last computed.
+    pub config_version: Option<String>,
+    /// When its agent last reported.
+    pub last_report_at: Option<Timestamp>,
+}
+
+impl Store {
+    /// The site with this token.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn site_by_token(&self, token: &TokenDigest) -> Result<Option<Site>, StoreError> {
+        self.run(|client| {
+            let row = client.query_typed_opt(
+                "SELECT id, name FROM sites WHERE token = $1",
+                &[(&token.as_str(), Type::TEXT)],
+            )?;
+            Ok(row.map(|row| Site {
+                id: row.get(0),
+                name: row.get(1),
+            }))
+        })
+    }
+
+    /// Whether there is a site of this name.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn site_exists(&self, name: &str) -> Result<bool, StoreError> {
+        self.run(|client| {
+            Ok(client
+                .query_typed_opt("SELECT FROM sites WHERE name = $1", &[(&name, Type::TEXT)])?
+                .is_some())
+        })
+    }
+
+    /// The site of this name, or else with this id.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn site_by_name_or_id(&self, text: &str) -> Result<Option<Site>, StoreError> {
+        let id: Option<i64> = text.parse().ok();
+        self.run(|client| {
+            let row = client.query_typed_opt(
+                "SELECT id, name FROM sites WHERE name = $1 OR id = $2
+                  ORDER BY name = $1 DESC LIMIT 1",
+                &[(&text, Type::TEXT), (&id, Type::INT8)],
+            )?;
+            Ok(row.map(|row| Site {
+                id: row.get(0),
+                name: row.get(1),
+            }))
+        })
+    }
+
+    /// Adds a site; answers its id.
+    ///
+    /// # Errors
+    /// [`StoreError::Taken`] where there is a site of this name.
+    pub fn add_site(
+        &self,
+        name: &str,
+        timezone: &str,
+        token: &TokenDigest,
+    ) -> Result<i64, StoreError> {
+        self.run(|client| {
+            Ok(client
+                .query_one(
+                    "INSERT INTO sites (name, timezone, token) VALUES ($1, $2, $3) RETURNING id",
+                    &[&name, &timezone, &token.as_str()],
+                )?
+                .get(0))
+        })
+    }
+
+    /// Every site, by name.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn sites(&self) -> Result<Vec<SiteSummary>, StoreError> {
+        self.run(|client| {
+            let rows = client.query(
+                "SELECT s.id, s.name, s.timezone, s.config_version, a.last_report_at,
+                        (SELECT count(*) FROM devices d WHERE d.site_id = s.id)
+                   FROM sites s LEFT JOIN site_agents a ON a.site_id = s.id
+                  ORDER BY s.name",
+                &[],
+            )?;
+            Ok(rows
+                .iter()
+                .map(|row| SiteSummary {
+                    id: row.get(0),
+                    name: row.get(1),
+                    timezone: row.get(2),
+                    config_version: row.get(3),
+                    last_report_at: row.get::<_, Option<SystemTime>>(4).map(from_sql),
+                    devices: row.get(5),
+                })
+                .collect())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_digest_is_that_of_postgresql() {
+        // SELECT 'sha256:' || encode(sha256(convert_to('abc', 'UTF8')), 'hex');
+        let digest = TokenDigest::of("abc");
+        assert_eq!(
+            digest.as_str(),
+            "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
+        assert!(!format!("{digest:?}").contains("ba78"));
+    }
+}
