@@ -1,15 +1,25 @@
 //! The source of truth for the audio-visual equipment of many sites.
 //!
-//! Arrows go one way: `http` -> (`config`, `ingest`) -> `store`.
+//! Arrows go one way: [`http`] -> ([`config`], [`ingest`]) -> [`store`].
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`store`] | everything that speaks SQL |
+//! | [`cli`] | the command line |
+//! | [`check`] | `check-config`: what is wrong with a configuration |
+//! | [`serve`] | the threads of the server, wired together |
+//! | [`http`] | routing, authorization and limits |
 //! | [`config`] | a site's configuration, its hash and its cache |
 //! | [`ingest`] | reports into observations, history and alerts |
+//! | [`store`] | everything that speaks SQL |
+//! | [`threads`] | threads that are started again when they fail |
 //! | [`stop`] | one signal that ends every thread |
 
+pub mod check;
+pub mod cli;
 pub mod config;
+pub mod http;
 pub mod ingest;
+pub mod serve;
 pub mod stop;
 pub mod store;
+pub mod threads;

@@ -1,0 +1,336 @@
+//! The command line: arguments in, exit code out.
+
+use std::fmt;
+use std::io::{Read, Write, stdin, stdout};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use av_proto::hash::hash_document;
+use av_proto::schedule::zone;
+use av_proto::text::one_line;
+use clap::{Args, Parser, Subcommand};
+
+use crate::check;
+use crate::serve::serve;
+use crate::store::sites::TokenDigest;
+use crate::store::{Connector, Store, StoreError};
+
+/// The source of truth for the audio-visual equipment of many sites.
+#[derive(Debug, Parser)]
+#[command(name = "av-backend", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Answers agents and people over HTTP; brings the schema up to date first
+    Serve {
+        #[command(flatten)]
+        database: Database,
+        /// Where to listen
+        #[arg(
+            long,
+            env = "AV_LISTEN",
+            default_value = "0.0.0.0:8000",
+            value_name = "IP:PORT"
+        )]
+        listen: String,
+        /// How many requests are answered at a time
+        #[arg(long, env = "AV_WORKERS", default_value_t = 8,
+              value_parser = clap::value_parser!(u16).range(1..=256))]
+        workers: u16,
+    },
+    /// Brings the database's schema up to date
+    Migrate {
+        #[command(flatten)]
+        database: Database,
+    },
+    /// Adds and lists sites
+    #[command(subcommand)]
+    Site(SiteCommand),
+    /// Prints the configuration hash of a document of the contract's hash section
+    Hash {
+        /// A file, or - for standard input
+        file: PathBuf,
+    },
+    /// Says what is wrong with a configuration: an answer of GET /config, or an agent's config.json
+    #[command(
+        after_help = "Ends with 0 where nothing is wrong, 1 where something is, 2 where the file cannot be read."
+    )]
+    CheckConfig {
+        /// A file, or - for standard input
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum SiteCommand {
+    /// Adds a site and prints its token, which cannot be shown again
+    Add {
+        /// The site's name, as its agent reports it
+        name: String,
+        /// The site's IANA time zone
+        #[arg(long, default_value = "UTC")]
+        timezone: String,
+        #[command(flatten)]
+        database: Database,
+    },
+    /// Lists the sites
+    List {
+        #[command(flatten)]
+        database: Database,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Database {
+    /// The database: postgres://USER:PASSWORD@HOST:5432/DATABASE
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    database_url: Option<String>,
+}
+
+/// An error for the person at the terminal, with the exit code.
+struct Failure {
+    message: String,
+    code: u8,
+}
+
+impl Failure {
+    fn new(message: impl fmt::Display) -> Self {
+        Self {
+            message: message.to_string(),
+            code: 1,
+        }
+    }
+
+    fn unreadable(message: impl fmt::Display) -> Self {
+        Self {
+            message: message.to_string(),
+            code: 2,
+        }
+    }
+}
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn run() -> ExitCode {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+    match execute(Cli::parse().command) {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("av-backend: {}", failure.message);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn execute(command: Command) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Serve {
+            database,
+            listen,
+            workers,
+        } => serve(database.connector()?, &listen, workers.into()).map_err(Failure::new)?,
+        Command::Migrate { database } => migrate(database)?,
+        Command::Site(SiteCommand::Add {
+            name,
+            timezone,
+            database,
+        }) => add_site(&name, &timezone, database)?,
+        Command::Site(SiteCommand::List { database }) => list_sites(database)?,
+        Command::Hash { file } => hash(&file)?,
+        Command::CheckConfig { file } => return check_config(&file),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Database {
+    fn connector(self) -> Result<Connector, Failure> {
+        let url = self.database_url.filter(|url| !url.is_empty()).ok_or_else(|| {
+            Failure::new(
+                "DATABASE_URL is not set: set it to postgres://USER:PASSWORD@HOST:5432/DATABASE",
+            )
+        })?;
+        Connector::parse(&url).map_err(Failure::new)
+    }
+
+    /// The store, its schema up to date, with the migrations just applied.
+    fn open(self) -> Result<(Store, Vec<&'static str>), Failure> {
+        let connector = self.connector()?;
+        let place = connector.place();
+        let store = Store::new(connector, 1);
+        let applied = store
+            .migrate()
+            .map_err(|error| Failure::new(format!("{error} ({place})")))?;
+        Ok((store, applied))
+    }
+}
+
+fn migrate(database: Database) -> Result<(), Failure> {
+    let (_, applied) = database.open()?;
+    if applied.is_empty() {
+        print("The schema is up to date.\n")
+    } else {
+        applied
+            .iter()
+            .try_for_each(|name| print(&format!("applied {name}\n")))
+    }
+}
+
+fn add_site(name: &str, timezone: &str, database: Database) -> Result<(), Failure> {
+    if name.trim().is_empty() {
+        return Err(Failure::new("the site's name is empty"));
+    }
+    if zone(timezone).is_none() {
+        return Err(Failure::new(format!(
+            "{timezone:?} is not an IANA time zone, such as Europe/Paris"
+        )));
+    }
+    let (store, _) = database.open()?;
+    let token = new_token()?;
+    store
+        .add_site(name, timezone, &TokenDigest::of(&token))
+        .map_err(|error| match error {
+            StoreError::Taken(_) => Failure::new(format!("there is a site {name:?} already")),
+            error => Failure::new(error),
+        })?;
+    eprintln!(
+        "Site {name:?} is added. Its token follows: put it as site_token into the agent's\n\
+         config.json. It is not kept here and cannot be shown again."
+    );
+    print(&format!("{token}\n"))
+}
+
+/// 256 random bits, in hex.
+fn new_token() -> Result<String, Failure> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Failure::new(format!("no random numbers: {error}")))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn list_sites(database: Database) -> Result<(), Failure> {
+    let (store, _) = database.open()?;
+    let rows: Vec<[String; 6]> = store
+        .sites()
+        .map_err(Failure::new)?
+        .into_iter()
+        .map(|site| {
+            [
+                site.id.to_string(),
+                one_line(&site.name),
+                one_line(&site.timezone),
+                site.devices.to_string(),
+                site.config_version.unwrap_or_else(|| "-".to_owned()),
+                site.last_report_at
+                    .map_or_else(|| "-".to_owned(), |at| format!("{at:.0}")),
+            ]
+        })
+        .collect();
+    print(&table(
+        [
+            "ID",
+            "NAME",
+            "TIMEZONE",
+            "DEVICES",
+            "CONFIG HASH",
+            "LAST REPORT",
+        ],
+        &rows,
+    ))
+}
+
+/// Columns, each as wide as its widest cell.
+fn table<const N: usize>(heads: [&str; N], rows: &[[String; N]]) -> String {
+    let mut widths = heads.map(|head| head.chars().count());
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = String::new();
+    for row in std::iter::once(&heads.map(str::to_owned)).chain(rows) {
+        let line: String = row
+            .iter()
+            .zip(widths)
+            .map(|(cell, width)| format!("{cell:<width$}  "))
+            .collect();
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn hash(file: &Path) -> Result<(), Failure> {
+    let document = String::from_utf8(read(file)?)
+        .map_err(|_| Failure::unreadable(format!("{}: is not UTF-8", file.display())))?;
+    let hash = hash_document(&document)
+        .map_err(|error| Failure::new(format!("{}: {error}", file.display())))?;
+    print(&format!("{hash}\n"))
+}
+
+fn check_config(file: &Path) -> Result<ExitCode, Failure> {
+    let document = read(file)?;
+    let checked = check::check(&document)
+        .map_err(|error| Failure::unreadable(format!("{}: {error}", file.display())))?;
+    for problem in &checked.problems {
+        print(&format!("{}\n", one_line(&problem.to_string())))?;
+    }
+    if checked.problems.is_empty() {
+        print(&format!("{} device(s), nothing wrong\n", checked.devices))?;
+        Ok(ExitCode::SUCCESS)
+    } else {
+        Ok(ExitCode::from(1))
+    }
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    let result = if file == Path::new("-") {
+        stdin().read_to_end(&mut bytes).map(|_| ())
+    } else {
+        std::fs::read(file).map(|read| bytes = read)
+    };
+    match result {
+        Ok(()) => Ok(bytes),
+        Err(error) => Err(Failure::unreadable(format!("{}: {error}", file.display()))),
+    }
+}
+
+/// Prints to standard output. `println!` would panic where nobody reads it.
+fn print(text: &str) -> Result<(), Failure> {
+    stdout()
+        .write_all(text.as_bytes())
+        .map_err(|error| Failure::new(format!("standard output: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_token_has_256_bits_and_is_new_each_time() {
+        let token = new_token().ok().unwrap();
+        assert_eq!(token.len(), 64);
+        assert!(token.bytes().all(|b| b.is_ascii_hexdigit()));
+        assert_ne!(new_token().ok().unwrap(), token);
+    }
+
+    #[test]
+    fn columns_line_up() {
+        let rows = [
+            ["1".to_owned(), "Évry".to_owned()],
+            ["10".to_owned(), "-".to_owned()],
+        ];
+        assert_eq!(table(["ID", "NAME"], &rows), "ID  NAME\n1   Évry\n10  -\n");
+    }
+}

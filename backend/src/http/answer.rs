@@ -1,0 +1,143 @@
+//! Answers: every one JSON, errors as `{"error": "..."}`.
+
+use std::io::{Cursor, Read};
+use std::sync::Arc;
+
+use serde::Serialize;
+use tiny_http::{Header, Response, StatusCode};
+
+use crate::store::StoreError;
+
+/// An answer, before it is sent.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    content_type: &'static str,
+    headers: Vec<(&'static str, String)>,
+    body: Body,
+}
+
+#[derive(Debug)]
+enum Body {
+    Own(Vec<u8>),
+    /// Kept by a cache.
+    Shared(Arc<[u8]>),
+}
+
+impl AsRef<[u8]> for Body {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Self::Own(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
+        }
+    }
+}
+
+const JSON: &str = "application/json";
+
+impl Answer {
+    /// A value as JSON.
+    pub(super) fn json(status: u16, value: &impl Serialize) -> Self {
+        match serde_json::to_vec(value) {
+            Ok(body) => Self {
+                status,
+                content_type: JSON,
+                headers: Vec::new(),
+                body: Body::Own(body),
+            },
+            Err(error) => {
+                log::error!("an answer could not be written: {error}");
+                Self::error(500, "the answer could not be written")
+            }
+        }
+    }
+
+    /// A JSON text that a cache keeps.
+    pub(super) fn shared_json(status: u16, body: Arc<[u8]>) -> Self {
+        Self {
+            status,
+            content_type: JSON,
+            headers: Vec::new(),
+            body: Body::Shared(body),
+        }
+    }
+
+    /// Plain text of some type.
+    pub(super) fn text(content_type: &'static str, body: String) -> Self {
+        Self {
+            status: 200,
+            content_type,
+            headers: Vec::new(),
+            body: Body::Own(body.into_bytes()),
+        }
+    }
+
+    /// `{"error": "..."}`.
+    pub(super) fn error(status: u16, error: &str) -> Self {
+        Self {
+            status,
+            content_type: JSON,
+            headers: Vec::new(),
+            body: Body::Own(
+                serde_json::json!({ "error": error })
+                    .to_string()
+                    .into_bytes(),
+            ),
+        }
+    }
+
+    /// The same with a header.
+    pub(super) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// The same with its body filled up with white space to at least so many
+    /// bytes.
+    pub(super) fn padded(mut self, least: usize) -> Self {
+        let mut bytes = self.body.as_ref().to_vec();
+        bytes.resize(bytes.len().max(least), b' ');
+        self.body = Body::Own(bytes);
+        self
+    }
+
+    /// As tiny_http sends it.
+    pub(super) fn into_response(self) -> Response<Box<dyn Read + Send>> {
+        let length = self.body.as_ref().len();
+        let mut headers = Vec::with_capacity(self.headers.len() + 4);
+        let all = [
+            ("Content-Type", self.content_type.to_owned()),
+            ("Cache-Control", "no-store".to_owned()),
+            ("X-Content-Type-Options", "nosniff".to_owned()),
+            ("Server", "av-backend".to_owned()),
+        ]
+        .into_iter()
+        .chain(self.headers);
+        for (name, value) in all {
+            // Only a value that is not ASCII fails, and all are ours.
+            if let Ok(header) = Header::from_bytes(name.as_bytes(), value.as_bytes()) {
+                headers.push(header);
+            }
+        }
+        let body: Box<dyn Read + Send> = Box::new(Cursor::new(self.body));
+        Response::new(StatusCode(self.status), headers, body, Some(length), None)
+            // Every length is known: no chunks.
+            .with_chunked_threshold(usize::MAX)
+    }
+}
+
+impl From<StoreError> for Answer {
+    fn from(error: StoreError) -> Self {
+        match &error {
+            StoreError::Unavailable(_) | StoreError::Busy(_) => {
+                Self::error(503, &error.to_string()).with("Retry-After", "2")
+            }
+            StoreError::BadValue(_) => Self::error(400, &error.to_string()),
+            StoreError::Taken(_) => Self::error(409, &error.to_string()),
+            StoreError::Refused(_) => {
+                log::error!("{error}");
+                Self::error(500, "the database refused; the log says why")
+            }
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The HTTP server: routing, authorization and limits, and nothing else.
+
+mod answer;
+mod body;
+mod devices;
+mod metrics;
+mod server;
+mod target;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use av_proto::text::{excerpt, one_line};
+use jiff::Timestamp;
+use serde_json::json;
+use tiny_http::Request;
+
+pub use server::{ListenError, Listener, Server};
+
+use crate::config::{ConfigError, Configs};
+use crate::ingest::{Ingest, IngestError};
+use crate::store::reports::Outcome;
+use crate::store::{Store, StoreError};
+use answer::Answer;
+use body::{BodyTurns, Sender, TooManyStuck};
+use metrics::Counters;
+use target::{Target, none_match};
+
+/// What the routes work with.
+pub struct App {
+    store: Arc<Store>,
+    configs: Arc<Configs>,
+    ingest: Ingest,
+    counters: Counters,
+    turns: BodyTurns,
+    sender: Sender,
+}
+
+impl App {
+    /// The routes over this store, for so many worker threads.
+    #[must_use]
+    pub fn new(store: Arc<Store>, configs: Arc<Configs>, workers: usize) -> Self {
+        Self {
+            ingest: Ingest::new(store.clone()),
+            store,
+            configs,
+            counters: Counters::default(),
+            turns: BodyTurns::new(workers.saturating_sub(2)),
+            sender: Sender::new(),
+        }
+    }
+
+    /// Notes that a thread failed and was started again.
+    pub fn note_panic(&self) {
+        self.counters.panicked();
+    }
+
+    /// Answers one request. A panic on the way is logged by the panic hook,
+    /// counted, and answered with 500.
+    fn serve(&self, mut request: Request) -> Result<(), TooManyStuck> {
+        let target = Target::parse(request.url());
+        let route = target.route();
+        let mut body_read = false;
+        let answer = catch_unwind(AssertUnwindSafe(|| {
+            self.answer(&target, &mut request, &mut body_read)
+        }))
+        .unwrap_or_else(|_| {
+            self.note_panic();
+            Answer::error(500, "an error in this program; the log says what")
+        });
+        self.counters.answered(route, answer.status);
+        log::debug!("{} {route}: {}", request.method(), answer.status);
+        self.sender.send(request, answer, body_read)
+    }
+
+    fn answer(&self, target: &Target, request: &mut Request, body_read: &mut bool) -> Answer {
+        let Some(allow) = target.allow() else {
+            return Answer::error(404, "there is nothing here");
+        };
+        if !target.allows(request.method()) {
+            return Answer::error(405, &format!("only {allow} is allowed here"))
+                .with("Allow", allow);
+        }
+        match target {
+            Target::Config(token) => self.config(token, header(request, "If-None-Match")),
+            Target::Ingest => self.ingest(request, body_read),
+            Target::Devices(site) => self.devices(site.as_deref()),
+            Target::Health => self.health(),
+            Target::Metrics => self.metrics(),
+            Target::Unknown => Answer::error(404, "there is nothing here"),
+        }
+    }
+
+    fn config(&self, token: &str, if_none_match: Option<&str>) -> Answer {
+        let config = match self.configs.get(token) {
+            Ok(config) => config,
+            Err(ConfigError::UnknownToken) => return Answer::error(404, "no site has this token"),
+            Err(ConfigError::Store(error)) => return error.into(),
+            Err(ConfigError::Render(error)) => {
+                log::error!("a configuration cannot be served: {error}");
+                return Answer::error(500, &error.to_string());
+            }
+        };
+        let hash = config.hash.as_str();
+        let unchanged = if_none_match.is_some_and(|header| none_match(header, hash));
+        // tiny_http sends no body with a 304, and the length of the one that
+        // a 200 would have, as RFC 9110 section 8.6 wants it.
+        Answer::shared_json(if unchanged { 304 } else { 200 }, config.body.clone())
+            .with("ETag", format!("\"{hash}\""))
+    }
+
+    fn ingest(&self, request: &mut Request, body_read: &mut bool) -> Answer {
+        let site = match self.ingest.authorize(header(request, "X-Site-Token")) {
+            Ok(site) => site,
+            Err(error) => return refused(&error),
+        };
+        let body = match self.turns.read(request) {
+            Ok(body) => body,
+            Err(error) => return error.into(),
+        };
+        *body_read = true;
+        match self.ingest.take(&site, &body, Timestamp::now()) {
+            Ok(Outcome::Repetition) => {
+                Answer::json(200, &json!({"ok": true, "upserted": 0, "duplicate": true}))
+            }
+            Ok(Outcome::Taken { known, unknown: 0 }) => {
+                Answer::json(200, &json!({"ok": true, "upserted": known}))
+            }
+            Ok(Outcome::Taken { known, unknown }) => {
+                log::warn!(
+                    "site {} reports {unknown} device(s) that are not configured",
+                    one_line(&site.name)
+                );
+                Answer::json(
+                    200,
+                    &json!({"ok": true, "upserted": known, "unknown": unknown}),
+                )
+            }
+            Err(error) => {
+                log::warn!(
+                    "a report of site {} was refused: {}",
+                    one_line(&site.name),
+                    excerpt(&error.to_string(), 300)
+                );
+                refused(&error)
+            }
+        }
+    }
+
+    fn devices(&self, site: Option<&str>) -> Answer {
+        let readings = match site {
+            None => self.store.device_readings(None),
+            Some(text) => match self.store.site_by_name_or_id(text) {
+                Ok(Some(site)) => self.store.device_readings(Some(site.id)),
+                Ok(None) => return Answer::error(404, "site: there is no such site"),
+                Err(error) => Err(error),
+            },
+        };
+        match readings {
+            Ok(readings) => devices::answer(&readings),
+            Err(error) => error.into(),
+        }
+    }
+
+    fn health(&self) -> Answer {
+        let version = env!("CARGO_PKG_VERSION");
+        match self.store.ping() {
+            Ok(()) => Answer::json(
+                200,
+                &json!({"status": "ok", "database": "ok", "version": version}),
+            ),
+            Err(error) => {
+                let error = error.to_string();
+                Answer::json(
+                    503,
+                    &json!({"status": "unavailable", "database": error, "version": version,
+                            "error": error}),
+                )
+                .with("Retry-After", "2")
+            }
+        }
+    }
+
+    fn metrics(&self) -> Answer {
+        let counts = match self.store.counts() {
+            Ok(counts) => Some(counts),
+            Err(StoreError::Unavailable(_) | StoreError::Busy(_)) => None,
+            Err(error) => {
+                log::error!("{error}");
+                None
+            }
+        };
+        Answer::text(
+            av_proto::exposition::CONTENT_TYPE,
+            metrics::page(
+                &self.counters,
+                self.configs.counts(),
+                self.ingest.counts(),
+                counts.as_ref(),
+            ),
+        )
+    }
+}
+
+fn refused(error: &IngestError) -> Answer {
+    let status = match error {
+        IngestError::Unauthorized | IngestError::OtherSite => 401,
+        IngestError::UnknownSite => 404,
+        IngestError::Shape(_) => 400,
+        IngestError::Store(error) => return error.clone().into(),
+    };
+    let answer = Answer::error(status, &excerpt(&error.to_string(), 500));
+    if status == 401 {
+        answer.with("WWW-Authenticate", "X-Site-Token")
+    } else {
+        answer
+    }
+}
+
+fn header<'a>(request: &'a Request, name: &'static str) -> Option<&'a str> {
+    request
+        .headers()
+        .iter()
+        .find(|header| header.field.equiv(name))
+        .map(|header| header.value.as_str())
+}

@@ -1,0 +1,7 @@
+//! The `av-backend` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    av_backend::cli::run()
+}

@@ -1,0 +1,147 @@
+//! `av-backend serve`: the threads, wired together.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::config::{Configs, watch};
+use crate::http::{App, ListenError, Listener, Server};
+use crate::stop::Stop;
+use crate::store::{Connector, Store};
+use crate::threads::{self, End, Ended};
+
+/// How long threads may take to end.
+const END_LIMIT: Duration = Duration::from_millis(1500);
+/// Between two looks at a schema that is not there.
+const MIGRATE_EVERY: Duration = Duration::from_millis(500);
+/// Between two rounds of housekeeping.
+const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(3600);
+
+/// Why the server does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// It cannot listen.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The operating system refuses.
+    #[error("the operating system refuses a thread or signal: {0}")]
+    System(#[from] std::io::Error),
+    /// It ran, and could not go on.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Serves until SIGTERM or SIGINT. A database that is not there yet, or goes
+/// away, is waited for; requests are answered with 503 meanwhile.
+///
+/// # Errors
+/// [`ServeError`].
+pub fn serve(connector: Connector, listen: &str, workers: usize) -> Result<(), ServeError> {
+    threads::log_panics();
+    let listener = Listener::bind(listen)?;
+    let address = listener.address();
+
+    // Fewer connections than workers: where the database hangs in the middle
+    // of a statement, some workers are left to say so.
+    let place = connector.place();
+    let store = Arc::new(Store::new(connector, workers.saturating_sub(2)));
+    let configs = Arc::new(Configs::new(store.clone()));
+    let app = Arc::new(App::new(store.clone(), configs.clone(), workers));
+    let stop = Arc::new(Stop::new());
+    let (sender, receiver) = crossbeam_channel::bounded(1);
+    let ended = Ended::new(sender);
+
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let signalled = ended.clone();
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            if let Some(signal) = signals.forever().next() {
+                signalled.by_signal(signal);
+            }
+        })?;
+
+    let mut running = Vec::new();
+    let (panicked, keep_stop) = (app.clone(), stop.clone());
+    running.push(threads::spawn(
+        "keeper",
+        move || panicked.note_panic(),
+        stop.clone(),
+        move || keep(&store, &keep_stop),
+    )?);
+    let (panicked, watch_stop) = (app.clone(), stop.clone());
+    running.push(threads::spawn(
+        "watch",
+        move || panicked.note_panic(),
+        stop.clone(),
+        move || watch(&configs, &watch_stop),
+    )?);
+    let server = Server::start(listener, &app, workers, &stop, &ended)?;
+    log::info!(
+        "av-backend {} listens on {address}, database {place}",
+        env!("CARGO_PKG_VERSION")
+    );
+
+    let end = receiver
+        .recv()
+        .unwrap_or_else(|_| End::Failure("every thread has ended".to_owned()));
+    stop.set();
+    running.extend(server.unblock());
+    let deadline = Instant::now() + END_LIMIT;
+    for thread in running {
+        while !thread.is_finished() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    match end {
+        End::Signal(signal) => {
+            log::info!("ended by signal {signal}");
+            Ok(())
+        }
+        End::Failure(why) => Err(ServeError::Failed(why)),
+    }
+}
+
+/// Brings the schema up to date as soon as there is a database, and again
+/// where it was made anew; keeps the history's partitions ahead of time.
+fn keep(store: &Store, stop: &Stop) {
+    let mut said = String::new();
+    let mut kept_at: Option<Instant> = None;
+    loop {
+        if !store.is_ready() {
+            match store.migrate() {
+                Ok(applied) if applied.is_empty() => log::info!("the schema is up to date"),
+                Ok(applied) => log::info!("the schema is up to date: applied {applied:?}"),
+                Err(error) => {
+                    let error = error.to_string();
+                    if error != said {
+                        log::error!("the schema is not up to date: {error}");
+                        said = error;
+                    }
+                }
+            }
+        }
+        if store.is_ready() && kept_at.is_none_or(|at| at.elapsed() >= HOUSEKEEPING_EVERY) {
+            said.clear();
+            match store.housekeeping() {
+                Ok(made) => {
+                    kept_at = Some(Instant::now());
+                    if made > 0 {
+                        log::info!("made {made} partition(s) of the history");
+                    }
+                }
+                Err(error) => log::warn!("the history has no partition for new months: {error}"),
+            }
+        }
+        // A failure of the housekeeping is tried again, but not at once.
+        let wait = match (store.is_ready(), kept_at) {
+            (true, None) => Duration::from_secs(30),
+            _ => MIGRATE_EVERY,
+        };
+        if stop.wait(wait) {
+            return;
+        }
+    }
+}
