@@ -317,7 +317,14 @@ impl Database<'_> {
     /// When `psql` cannot be run.
     #[must_use]
     pub fn psql_file(&self, file: &Path) -> Output {
-        Command::new(self.cluster.bin.join("psql"))
+        // Beside the server, or the one on PATH.
+        let beside = self.cluster.bin.join("psql");
+        let psql = if beside.is_file() {
+            beside
+        } else {
+            PathBuf::from("psql")
+        };
+        Command::new(psql)
             .args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d"])
             .arg(self.url())
             .arg("-f")
