@@ -1,7 +1,34 @@
 //! The agent in the rack: pulls its site's configuration, probes each device,
 //! judges what it finds and reports it.
+//!
+//! Four threads, which know each other only by channels and the handle of the
+//! configuration:
+//!
+//! | module | thread | what it does |
+//! |---|---|---|
+//! | [`sync`] | `sync` | pulls, compares, validates, saves and swaps the configuration |
+//! | [`collector`] | `collector` | sweeps: has every device probed, judges what was found |
+//! | [`report`] | `report` | keeps reports on disk and sends them in order |
+//! | [`page`] | `page` | status page, JSON and metrics, from snapshots |
+//!
+//! [`icmp`], [`snmp`] and [`pjlink`] are the drivers; [`supervisor`] notices a
+//! thread that panics; [`run`] puts all of it together.
 
+pub mod collector;
+pub mod config;
+pub mod durable;
 pub mod finding;
+pub mod http_client;
 pub mod icmp;
+pub mod page;
 pub mod pjlink;
+pub mod report;
+pub mod run;
+pub mod settings;
+pub mod snapshot;
 pub mod snmp;
+pub mod supervisor;
+pub mod sync;
+
+/// The agent's version, as reports and the status page give it.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

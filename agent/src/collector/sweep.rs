@@ -1,0 +1,185 @@
+//! One sweep: every device once, the living before the dead.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use av_proto::config::Device;
+use av_proto::verdict::{Status, Verdict};
+use crossbeam_channel::select;
+use jiff::Timestamp;
+
+use super::memory::MemoryStore;
+use super::pool::{Done, Job, Pool};
+use super::state::{Observation, SweepState};
+use crate::config::ActiveConfig;
+use crate::finding::Finding;
+use crate::supervisor::Stop;
+
+/// How often the status page is brought up to date during a sweep.
+const SHOW_EVERY: Duration = Duration::from_millis(500);
+/// No driver takes this long: a probe that has not returned by then is stuck.
+const STUCK_AFTER: Duration = Duration::from_secs(180);
+
+/// What a sweep works with.
+pub(super) struct Sweep<'a> {
+    pub(super) active: &'a ActiveConfig,
+    pub(super) pool: &'a Pool,
+    pub(super) memory: &'a mut MemoryStore,
+    pub(super) shown: &'a ArcSwap<SweepState>,
+    pub(super) stop: &'a Stop,
+    pub(super) swept_at: Timestamp,
+}
+
+/// Runs a sweep; the observations in the order of the configuration, or
+/// `None` at the stop signal.
+pub(super) fn sweep(sweep: Sweep<'_>) -> Option<Vec<Observation>> {
+    let Sweep {
+        active,
+        pool,
+        memory,
+        shown,
+        stop,
+        swept_at,
+    } = sweep;
+    memory.retain(&active.site.devices);
+    let mut waiting = living_last(&active.site.devices, memory);
+    let total = waiting.len();
+    let mut found: Vec<Option<Observation>> = Vec::new();
+    found.resize_with(total, || None);
+
+    let (done, results) = crossbeam_channel::bounded(total.max(1));
+    let mut open = total;
+    let mut last_shown = Instant::now();
+    let mut last_result = Instant::now();
+    while open > 0 {
+        let job = waiting.last().map(|&index| Job {
+            index,
+            device: active.site.devices[index].clone(),
+            done: done.clone(),
+        });
+        let mut result: Option<Done> = None;
+        match job {
+            Some(job) => select! {
+                send(pool.jobs, job) -> sent => {
+                    if sent.is_err() {
+                        return None; // the pool is gone: only at the end
+                    }
+                    waiting.pop();
+                }
+                recv(results) -> done => result = done.ok(),
+                recv(stop) -> _ => return None,
+                default(SHOW_EVERY) => {}
+            },
+            None => select! {
+                recv(results) -> done => result = done.ok(),
+                recv(stop) -> _ => return None,
+                default(SHOW_EVERY) => {}
+            },
+        }
+        if let Some(done) = result {
+            last_result = Instant::now();
+            open -= 1;
+            let observation = memory.observe(done.device, done.finding, done.at, &active.site);
+            log_change(&observation);
+            found[done.index] = Some(observation);
+        } else if waiting.is_empty() && last_result.elapsed() > STUCK_AFTER {
+            log::error!("❌ {open} probes did not return");
+            break;
+        }
+        if last_shown.elapsed() > SHOW_EVERY {
+            last_shown = Instant::now();
+            show(shown, active, &found, swept_at);
+        }
+    }
+    Some(
+        found
+            .into_iter()
+            .zip(&active.site.devices)
+            .map(|(observation, device)| {
+                observation.unwrap_or_else(|| {
+                    let finding = Finding::new(Status::Unknown)
+                        .with_detail("the probe did not return: see the agent's log");
+                    memory.observe(device.clone(), finding, Timestamp::now(), &active.site)
+                })
+            })
+            .collect(),
+    )
+}
+
+/// The order of a sweep, last first: what was offline the last time waits
+/// until everything else was asked, because it costs its whole time-out.
+fn living_last(devices: &[Device], memory: &MemoryStore) -> Vec<usize> {
+    let (mut dead, mut living): (Vec<usize>, Vec<usize>) =
+        (0..devices.len()).partition(|&index| memory.is_offline(&devices[index]));
+    dead.reverse();
+    living.reverse();
+    dead.extend(living);
+    dead
+}
+
+/// Shows a sweep in progress: what it has found so far, and for the rest what
+/// the last one found.
+fn show(
+    shown: &ArcSwap<SweepState>,
+    active: &ActiveConfig,
+    found: &[Option<Observation>],
+    swept_at: Timestamp,
+) {
+    let before = shown.load();
+    let old: HashMap<&str, &Observation> = before
+        .observations
+        .iter()
+        .map(|observation| (observation.device.ip_text.as_str(), observation))
+        .collect();
+    let observations = found
+        .iter()
+        .zip(&active.site.devices)
+        .filter_map(|(observation, device)| {
+            observation
+                .clone()
+                .or_else(|| old.get(device.ip_text.as_str()).map(|&old| old.clone()))
+        })
+        .collect();
+    shown.store(before.in_progress(observations, swept_at).into());
+}
+
+fn log_change(observation: &Observation) {
+    if observation.verdict_changed {
+        log::info!(
+            "🔎 {} ({}): {}, {}{}",
+            av_proto::text::one_line(&observation.device.name),
+            observation.device.ip,
+            observation.finding.status.as_str(),
+            observation.verdict.as_str(),
+            observation
+                .finding
+                .detail
+                .as_ref()
+                .map(|detail| format!(": {detail}"))
+                .unwrap_or_default(),
+        );
+    }
+}
+
+/// The verdicts of a sweep in a few words: `10 ok, 1 fault`.
+pub(super) fn summary(observations: &[Observation]) -> String {
+    let parts: Vec<String> = [
+        Verdict::Ok,
+        Verdict::Fault,
+        Verdict::ExpectedOff,
+        Verdict::Doubt,
+        Verdict::Unknown,
+    ]
+    .into_iter()
+    .filter_map(|verdict| {
+        let count = observations.iter().filter(|o| o.verdict == verdict).count();
+        (count > 0).then(|| format!("{count} {}", verdict.as_str()))
+    })
+    .collect();
+    if parts.is_empty() {
+        "nothing to watch".to_owned()
+    } else {
+        parts.join(", ")
+    }
+}

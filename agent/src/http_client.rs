@@ -1,0 +1,131 @@
+//! How the agent speaks HTTP to its backend: bounded in time and size, and
+//! without a word of the token in an error.
+
+use std::time::Duration;
+
+use av_proto::secret::Secret;
+use av_proto::text::excerpt;
+use ureq::Agent;
+
+/// The most that an exchange may take, from name look-up to the last byte.
+const EXCHANGE_MAX: Duration = Duration::from_secs(30);
+const CONNECT_MAX: Duration = Duration::from_secs(10);
+
+/// An answer, whatever its status.
+#[derive(Debug)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The body, whole.
+    pub body: Vec<u8>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ExchangeError(String);
+
+/// A client that keeps its connections open between exchanges.
+#[derive(Debug, Clone)]
+pub struct HttpClient {
+    agent: Agent,
+}
+
+impl HttpClient {
+    /// A client with the agent's limits. It follows no redirect: the token
+    /// belongs to the configured backend and to no other.
+    #[must_use]
+    pub fn new() -> Self {
+        let config = Agent::config_builder()
+            .timeout_global(Some(EXCHANGE_MAX))
+            .timeout_connect(Some(CONNECT_MAX))
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .user_agent(format!("av-agent/{}", crate::VERSION))
+            .build();
+        Self {
+            agent: config.into(),
+        }
+    }
+
+    /// `GET url`, with `If-None-Match` where an ETag is known.
+    ///
+    /// # Errors
+    /// When no whole answer of at most `limit` bytes came in time.
+    pub fn get(
+        &self,
+        url: &Secret,
+        if_none_match: Option<&str>,
+        limit: u64,
+    ) -> Result<Answer, ExchangeError> {
+        let mut request = self.agent.get(url.expose());
+        if let Some(etag) = if_none_match {
+            request = request.header("If-None-Match", etag);
+        }
+        answer(request.call(), limit).map_err(|error| describe(&error, url))
+    }
+
+    /// `POST url` of a JSON body under a site token.
+    ///
+    /// # Errors
+    /// As [`HttpClient::get`].
+    pub fn post_json(
+        &self,
+        url: &str,
+        token: &Secret,
+        body: &[u8],
+        limit: u64,
+    ) -> Result<Answer, ExchangeError> {
+        let request = self
+            .agent
+            .post(url)
+            .header("Content-Type", "application/json")
+            .header("X-Site-Token", token.expose());
+        answer(request.send(body), limit).map_err(|error| describe(&error, token))
+    }
+}
+
+impl Default for HttpClient {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn answer(
+    response: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+    limit: u64,
+) -> Result<Answer, ureq::Error> {
+    let mut response = response?;
+    let body = response
+        .body_mut()
+        .with_config()
+        .limit(limit)
+        .read_to_vec()?;
+    Ok(Answer {
+        status: response.status().as_u16(),
+        body,
+    })
+}
+
+/// ureq's errors may quote the address that was asked, and it holds a secret.
+fn describe(error: &ureq::Error, secret: &Secret) -> ExchangeError {
+    let text = match error {
+        ureq::Error::Timeout(what) => format!("no whole answer in time ({what})"),
+        ureq::Error::HostNotFound => "the backend's host name is not known".to_owned(),
+        ureq::Error::BodyExceedsLimit(limit) => {
+            format!("the answer is larger than {limit} bytes")
+        }
+        ureq::Error::BadUri(_) => "the backend's address is not valid".to_owned(),
+        other => other.to_string(),
+    };
+    let text = text.replace(secret.expose(), "...");
+    ExchangeError(excerpt(&text, 200))
+}
+
+/// The `error` of a JSON error body, or nothing.
+#[must_use]
+pub fn error_of(body: &[u8]) -> Option<String> {
+    let value: serde_json::Value = serde_json::from_slice(body).ok()?;
+    Some(excerpt(value.get("error")?.as_str()?, 200))
+}

@@ -1,0 +1,115 @@
+//! `GET /api/status`.
+
+use av_proto::config::RejectedDevice;
+use av_proto::verdict::{Status, Verdict};
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::Sources;
+use crate::collector::Observation;
+use crate::report::ReportState;
+use crate::supervisor::ThreadPanic;
+use crate::sync::SyncState;
+
+/// The whole state of the agent. No secret has a place in it.
+#[derive(Debug, Serialize)]
+pub(super) struct StatusDocument {
+    version: &'static str,
+    started_at: Timestamp,
+    now: Timestamp,
+    site_name: String,
+    timezone: Option<String>,
+    backend_url: String,
+    config_fallback: Option<String>,
+    sync: SyncState,
+    sweep: SweepDocument,
+    report: ReportState,
+    devices: Vec<DeviceDocument>,
+    rejected_devices: Vec<RejectedDevice>,
+    warnings: Vec<String>,
+    thread_panics: Vec<ThreadPanic>,
+}
+
+#[derive(Debug, Serialize)]
+struct SweepDocument {
+    swept_at: Option<Timestamp>,
+    took_s: Option<f64>,
+    next_sweep_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Serialize)]
+struct DeviceDocument {
+    ip: String,
+    name: String,
+    building: String,
+    floor: String,
+    room: String,
+    #[serde(rename = "type")]
+    device_type: String,
+    driver: String,
+    status: Status,
+    verdict: Verdict,
+    detail: Option<String>,
+    metrics: Map<String, Value>,
+    observed_at: Timestamp,
+    last_ok_at: Option<Timestamp>,
+    offline_since: Option<Timestamp>,
+}
+
+impl From<&Observation> for DeviceDocument {
+    fn from(observation: &Observation) -> Self {
+        let device = &observation.device;
+        Self {
+            ip: device.ip_text.clone(),
+            name: device.name.clone(),
+            building: device.building.clone(),
+            floor: device.floor.clone(),
+            room: device.room.clone(),
+            device_type: device.device_type.clone(),
+            driver: device.driver.clone(),
+            status: observation.finding.status,
+            verdict: observation.verdict,
+            detail: observation.finding.detail.clone(),
+            metrics: observation.finding.metrics.clone(),
+            observed_at: observation.observed_at,
+            last_ok_at: observation.last_ok_at,
+            offline_since: observation.offline_since,
+        }
+    }
+}
+
+/// The state as it is at `now`.
+pub(super) fn status(sources: &Sources, now: Timestamp) -> StatusDocument {
+    let active = sources.handle.load();
+    let sweep = sources.snapshots.sweep.load();
+    StatusDocument {
+        version: crate::VERSION,
+        started_at: sources.started_at,
+        now,
+        site_name: active.site.site_name.clone(),
+        timezone: active.site.timezone.iana_name().map(str::to_owned),
+        backend_url: active.identity.backend_url.to_string(),
+        config_fallback: sources.fallback.clone(),
+        sync: SyncState::clone(&sources.snapshots.sync.load()),
+        sweep: SweepDocument {
+            swept_at: sweep.swept_at,
+            took_s: sweep.took.map(|took| took.as_secs_f64()),
+            next_sweep_at: sweep.next_sweep_at,
+        },
+        report: ReportState::clone(&sources.snapshots.report.load()),
+        devices: sweep
+            .observations
+            .iter()
+            .map(DeviceDocument::from)
+            .collect(),
+        rejected_devices: active.site.rejected.clone(),
+        warnings: active
+            .site
+            .warnings
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+        thread_panics: sources.health.panics(),
+    }
+}

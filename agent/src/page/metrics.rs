@@ -1,0 +1,215 @@
+//! `GET /metrics`, in the Prometheus text format.
+
+use av_proto::exposition::{Exposition, Kind};
+use av_proto::verdict::Status;
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::Sources;
+use crate::collector::Observation;
+
+/// The driver metrics that are numbers worth plotting, with their names and
+/// units here.
+const DRIVER_GAUGES: &[(&str, &str, &str, f64)] = &[
+    (
+        "ping_rtt_avg_ms",
+        "av_device_ping_rtt_seconds",
+        "Average round trip of the last probe.",
+        1e-3,
+    ),
+    (
+        "sys_uptime",
+        "av_device_snmp_uptime_seconds",
+        "sysUpTime of the last probe.",
+        1e-2,
+    ),
+    (
+        "pjlink_power",
+        "av_device_pjlink_power",
+        "PJLink power: 0 off, 1 on, 2 cooling, 3 warm-up.",
+        1.0,
+    ),
+];
+
+/// The page as it is at `now`.
+pub(super) fn render(sources: &Sources, now: Timestamp) -> String {
+    let mut page = Exposition::new();
+    page.family("av_agent_info", Kind::Gauge, "The agent's version.")
+        .sample("av_agent_info", &[("version", crate::VERSION)], 1);
+    page.single(
+        "av_agent_start_time_seconds",
+        Kind::Gauge,
+        "When the agent started, Unix time.",
+        seconds(sources.started_at),
+    );
+    page.single(
+        "av_agent_thread_panics",
+        Kind::Gauge,
+        "Panics survived since the start, at most the last 20.",
+        sources.health.panics().len(),
+    );
+    sync(&mut page, sources);
+    sweep(&mut page, sources, now);
+    report(&mut page, sources);
+    page.finish()
+}
+
+fn sync(page: &mut Exposition, sources: &Sources) {
+    let state = sources.snapshots.sync.load();
+    page.single(
+        "av_agent_sync_ok",
+        Kind::Gauge,
+        "Whether the last poll of the backend worked.",
+        u8::from(state.last_sync_ok == Some(true)),
+    );
+    for (name, help, at) in [
+        (
+            "av_agent_sync_last_time_seconds",
+            "When the backend was last polled, Unix time.",
+            state.last_sync_at,
+        ),
+        (
+            "av_agent_sync_last_success_time_seconds",
+            "When a poll last worked, Unix time.",
+            state.last_success_at,
+        ),
+        (
+            "av_agent_config_updated_time_seconds",
+            "When the running configuration was applied, Unix time.",
+            state.config_updated_at,
+        ),
+    ] {
+        if let Some(at) = at {
+            page.single(name, Kind::Gauge, help, seconds(at));
+        }
+    }
+}
+
+fn sweep(page: &mut Exposition, sources: &Sources, now: Timestamp) {
+    let sweep = sources.snapshots.sweep.load();
+    if let Some(took) = sweep.took {
+        page.single(
+            "av_agent_sweep_duration_seconds",
+            Kind::Gauge,
+            "How long the last whole sweep took.",
+            took.as_secs_f64(),
+        );
+    }
+    if let Some(at) = sweep.swept_at {
+        page.single(
+            "av_agent_sweep_last_time_seconds",
+            Kind::Gauge,
+            "When the newest sweep began, Unix time.",
+            seconds(at),
+        );
+    }
+    page.single(
+        "av_agent_devices_rejected",
+        Kind::Gauge,
+        "Devices of the configuration that cannot be watched.",
+        sources.handle.load().site.rejected.len(),
+    );
+    let observations = &sweep.observations;
+    page.family(
+        "av_device_up",
+        Kind::Gauge,
+        "Whether the device answered: 1 online, 0 offline; absent where unknown.",
+    );
+    for observation in observations {
+        let up = match observation.finding.status {
+            Status::Online => 1,
+            Status::Offline => 0,
+            Status::Unknown => continue,
+        };
+        page.sample("av_device_up", &labels(observation), up);
+    }
+    page.family(
+        "av_device_verdict",
+        Kind::Gauge,
+        "1 for the verdict that stands.",
+    );
+    for observation in observations {
+        let mut labels = labels(observation).to_vec();
+        labels.push(("verdict", observation.verdict.as_str()));
+        page.sample("av_device_verdict", &labels, 1);
+    }
+    page.family(
+        "av_device_observation_age_seconds",
+        Kind::Gauge,
+        "The age of the newest observation.",
+    );
+    for observation in observations {
+        let age = now.duration_since(observation.observed_at).as_secs_f64();
+        page.sample(
+            "av_device_observation_age_seconds",
+            &labels(observation),
+            age,
+        );
+    }
+    for (metric, name, help, scale) in DRIVER_GAUGES {
+        page.family(name, Kind::Gauge, help);
+        for observation in observations {
+            if let Some(value) = observation
+                .finding
+                .metrics
+                .get(*metric)
+                .and_then(Value::as_f64)
+            {
+                page.sample(name, &labels(observation), value * scale);
+            }
+        }
+    }
+}
+
+fn labels(observation: &Observation) -> [(&str, &str); 5] {
+    let device = &observation.device;
+    [
+        ("ip", &device.ip_text),
+        ("name", &device.name),
+        ("building", &device.building),
+        ("room", &device.room),
+        ("driver", &device.driver),
+    ]
+}
+
+fn report(page: &mut Exposition, sources: &Sources) {
+    let state = sources.snapshots.report.load();
+    for (name, kind, help, value) in [
+        (
+            "av_agent_reports_pending",
+            Kind::Gauge,
+            "Reports that the backend has not taken.",
+            state.pending + state.in_memory,
+        ),
+        (
+            "av_agent_spool_bytes",
+            Kind::Gauge,
+            "What the spool takes on disk.",
+            state.spool_bytes,
+        ),
+        (
+            "av_agent_reports_sent_total",
+            Kind::Counter,
+            "Reports that the backend took.",
+            state.sent,
+        ),
+        (
+            "av_agent_reports_refused_total",
+            Kind::Counter,
+            "Reports that the backend will never take.",
+            state.refused,
+        ),
+        (
+            "av_agent_reports_dropped_total",
+            Kind::Counter,
+            "Reports dropped because the spool was full.",
+            state.dropped,
+        ),
+    ] {
+        page.single(name, kind, help, value);
+    }
+}
+
+fn seconds(at: Timestamp) -> f64 {
+    at.as_duration().as_secs_f64()
+}

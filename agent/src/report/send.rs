@@ -1,0 +1,138 @@
+//! One report to the backend, and what its answer means for the spool.
+
+use av_proto::report::{AgentInfo, Report, ReportId};
+use serde::Deserialize;
+
+use super::spool::Pending;
+use crate::config::ActiveConfig;
+use crate::http_client::{Answer, HttpClient, error_of};
+
+/// A backend's answer to a report is short.
+const ANSWER_MAX_BYTES: u64 = 64 * 1024;
+
+/// What becomes of a report.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// The backend has it.
+    Taken {
+        /// It had it before.
+        duplicate: bool,
+    },
+    /// The backend will never take it.
+    Refused(String),
+    /// It stays first in line.
+    NotNow(String),
+}
+
+/// Sends a report. The site's name is the one that runs now: the backend
+/// knows no other, whatever the site was called when the report was made.
+pub(super) fn send(
+    client: &HttpClient,
+    active: &ActiveConfig,
+    agent: AgentInfo,
+    pending: &Pending,
+    stream: &str,
+) -> Outcome {
+    let report = Report {
+        site_name: active.site.site_name.clone(),
+        devices: pending.devices.clone(),
+        agent: Some(agent),
+        report: Some(ReportId {
+            stream: stream.to_owned(),
+            seq: pending.seq,
+        }),
+    };
+    let body = match serde_json::to_vec(&report) {
+        Ok(body) => body,
+        Err(error) => return Outcome::Refused(format!("cannot be encoded: {error}")),
+    };
+    let identity = &active.identity;
+    match client.post_json(
+        &identity.backend_url.ingest(),
+        &identity.site_token,
+        &body,
+        ANSWER_MAX_BYTES,
+    ) {
+        Ok(answer) => judge(&answer),
+        Err(error) => Outcome::NotNow(format!("backend not reachable: {error}")),
+    }
+}
+
+fn judge(answer: &Answer) -> Outcome {
+    #[derive(Deserialize)]
+    struct Accepted {
+        ok: bool,
+        #[serde(default)]
+        duplicate: bool,
+    }
+    let said = || {
+        error_of(&answer.body)
+            .map(|error| format!(": {error}"))
+            .unwrap_or_default()
+    };
+    match answer.status {
+        // Only the backend's own words count: a portal in between says 200 too.
+        200 => match serde_json::from_slice(&answer.body) {
+            Ok(Accepted {
+                ok: true,
+                duplicate,
+            }) => Outcome::Taken { duplicate },
+            _ => Outcome::NotNow("the answer to a report is not the backend's".to_owned()),
+        },
+        status @ (400 | 413 | 422) => {
+            Outcome::Refused(format!("the backend answered {status}{}", said()))
+        }
+        // 401 and 404 too: a token or a name can be put right in the backend.
+        status => Outcome::NotNow(format!("the backend answered {status}{}", said())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_told_apart() {
+        let taken = |duplicate| Outcome::Taken { duplicate };
+        let refused = |text: &str| Outcome::Refused(text.to_owned());
+        let not_now = |text: &str| Outcome::NotNow(text.to_owned());
+        for (status, body, outcome) in [
+            (200, r#"{"ok":true,"upserted":3}"#, taken(false)),
+            (
+                200,
+                r#"{"ok":true,"upserted":0,"duplicate":true}"#,
+                taken(true),
+            ),
+            (
+                200,
+                "<html>Please log in</html>",
+                not_now("the answer to a report is not the backend's"),
+            ),
+            (
+                200,
+                r#"{"ok":false}"#,
+                not_now("the answer to a report is not the backend's"),
+            ),
+            (
+                400,
+                r#"{"error":"devices[0].ip: is empty"}"#,
+                refused("the backend answered 400: devices[0].ip: is empty"),
+            ),
+            (413, "", refused("the backend answered 413")),
+            (401, "", not_now("the backend answered 401")),
+            (
+                404,
+                r#"{"error":"unknown site"}"#,
+                not_now("the backend answered 404: unknown site"),
+            ),
+            (500, "", not_now("the backend answered 500")),
+            (503, "", not_now("the backend answered 503")),
+        ] {
+            let answer = Answer {
+                status,
+                body: body.as_bytes().to_vec(),
+            };
+            assert_eq!(judge(&answer), outcome, "{status} {body}");
+        }
+    }
+}

@@ -1,0 +1,492 @@
+//! Reports on disk until the backend has taken them.
+//!
+//! The spool is a log in segments. A report is appended with one write and one
+//! sync, and nothing else is ever written for it: how far the backend has come
+//! stands in the header of the next record. After a crash the newest reports
+//! may so be sent again, and the backend knows them by their sequence number.
+//!
+//! A segment is named by the sequence number of its first record, and within
+//! one the numbers rise by one. A tail that a power cut tore is cut off, and
+//! the next record opens a segment with numbers far beyond: a number that was
+//! ever given out never comes again, so nothing new can be taken for a
+//! repetition.
+//!
+//! ```text
+//! segment:  "AVSPOOL1"  record*
+//! record:   length u32 | crc32 u32 | seq u64 | acked u64 | dropped u64 | payload
+//! ```
+//!
+//! Numbers are little-endian; the CRC covers everything after itself; the
+//! payload is the devices' JSON, deflated. An empty payload carries `acked`
+//! alone and has the number of the record before it.
+
+mod segment;
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use av_proto::report::ReportedDevice;
+use flate2::Compression;
+use flate2::read::DeflateDecoder;
+use flate2::write::DeflateEncoder;
+use jiff::Timestamp;
+
+use crate::durable::{sync_parent, write_atomic};
+use segment::{Header, Next, Reader, Segment};
+
+/// How far sequence numbers jump over a torn tail.
+const GAP: u64 = 1 << 20;
+/// A segment whose records are all acknowledged is left behind at this size.
+const IDLE_SEGMENT_BYTES: u64 = 64 * 1024;
+const SEGMENT_MAX_BYTES: u64 = 1 << 20;
+/// Refused reports that are kept for a person to look at.
+const REFUSED_KEPT: usize = 20;
+/// The most that one report can inflate to.
+const PAYLOAD_MAX_BYTES: u64 = 64 << 20;
+
+/// What a spool may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes on disk.
+    pub max_bytes: u64,
+    /// The age of the oldest segment.
+    pub max_age: Duration,
+}
+
+/// Why the spool cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// The disk said no.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A report could not be encoded.
+    #[error("a report could not be encoded: {0}")]
+    Encode(#[from] serde_json::Error),
+    /// It failed before and was not opened again yet.
+    #[error("the spool is closed")]
+    Closed,
+}
+
+/// A report that the backend has not taken.
+#[derive(Debug, Clone)]
+pub struct Pending {
+    /// Its sequence number.
+    pub seq: u64,
+    /// What it says.
+    pub devices: Vec<ReportedDevice>,
+}
+
+/// The open spool.
+#[derive(Debug)]
+pub struct Spool {
+    dir: PathBuf,
+    limits: Limits,
+    stream: String,
+    /// Oldest first; the last one is written to.
+    segments: VecDeque<Segment>,
+    writer: File,
+    /// The newest number given out.
+    newest: u64,
+    acked: u64,
+    /// Whether `acked` is newer than what the disk knows.
+    ack_unwritten: bool,
+    dropped: u64,
+    lost: u64,
+    reader: Option<Reader>,
+    current: Option<Pending>,
+}
+
+impl Spool {
+    /// Opens the spool in `dir`, making it where there is none.
+    ///
+    /// # Errors
+    /// When the directory or a segment cannot be read or written.
+    pub fn open(dir: &Path, limits: Limits) -> Result<Self, SpoolError> {
+        fs::create_dir_all(dir).map_err(at(dir))?;
+        let stream = stream_id(dir).map_err(at(dir))?;
+        let mut segments = VecDeque::new();
+        for path in segment::list(dir).map_err(at(dir))? {
+            segments.push_back(Segment::index(&path).map_err(at(&path))?);
+        }
+
+        let mut acked = 0;
+        let mut dropped = 0;
+        let mut newest = 0;
+        let mut torn = false;
+        if let Some(last) = segments.back_mut() {
+            let (header, cut) = last.repair().map_err(at(&last.path))?;
+            if cut > 0 {
+                torn = true;
+                log::warn!(
+                    "⚠️ {}: {cut} bytes that were not written whole are cut off",
+                    last.path.display()
+                );
+            }
+            newest = last.last().unwrap_or(last.first.saturating_sub(1));
+            if let Some(header) = header {
+                acked = header.acked;
+                dropped = header.dropped;
+            }
+        }
+        // A segment is removed only when all before it was acknowledged.
+        if let Some(first) = segments.front() {
+            acked = acked.max(first.first.saturating_sub(1));
+        }
+        acked = acked.min(newest);
+
+        let reopened = match segments.back() {
+            Some(last) if !torn => Some(last.open_for_append().map_err(at(&last.path))?),
+            _ => None,
+        };
+        let writer = match reopened {
+            Some(writer) => writer,
+            None => {
+                let first = newest + if torn { GAP } else { 1 };
+                newest = first - 1;
+                let (segment, writer) = Segment::create(dir, first).map_err(at(dir))?;
+                segments.push_back(segment);
+                writer
+            }
+        };
+        Ok(Self {
+            dir: dir.to_owned(),
+            limits,
+            stream,
+            segments,
+            writer,
+            newest,
+            acked,
+            ack_unwritten: false,
+            dropped,
+            lost: 0,
+            reader: None,
+            current: None,
+        })
+    }
+
+    /// The spool's name, which reports carry beside their number.
+    #[must_use]
+    pub fn stream(&self) -> &str {
+        &self.stream
+    }
+
+    /// Reports that the backend has not taken.
+    #[must_use]
+    pub fn pending(&self) -> u64 {
+        self.segments
+            .iter()
+            .map(|segment| segment.records_after(self.acked))
+            .sum()
+    }
+
+    /// What the segments take on disk.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.bytes).sum()
+    }
+
+    /// Reports dropped by the limits since the spool began.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// Reports found damaged since it was opened.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// Appends a report; it is on the disk when this returns. Where a limit is
+    /// reached the oldest are dropped, and their number returned.
+    ///
+    /// # Errors
+    /// When the disk does not take it; the spool is then as before.
+    pub fn append(
+        &mut self,
+        devices: &[ReportedDevice],
+        now: Timestamp,
+    ) -> Result<u64, SpoolError> {
+        let payload = encode(devices)?;
+        let size = self.segments.back().map_or(0, |segment| segment.bytes);
+        let idle = self.pending() == 0 && size > IDLE_SEGMENT_BYTES;
+        if idle || size > SEGMENT_MAX_BYTES.min(self.limits.max_bytes / 4) {
+            self.rotate()?;
+        }
+        self.write(self.newest + 1, &payload)?;
+        self.newest += 1;
+        self.remove_acked();
+        Ok(self.enforce_limits(now))
+    }
+
+    /// The oldest report that the backend has not taken; the same one until it
+    /// is acknowledged. A damaged one is skipped and counted.
+    ///
+    /// # Errors
+    /// When a segment cannot be read.
+    pub fn peek(&mut self) -> Result<Option<Pending>, SpoolError> {
+        while self.current.is_none() {
+            let Some((header, payload)) = self.read_next()? else {
+                return Ok(None);
+            };
+            if header.seq <= self.acked || payload.is_empty() {
+                continue;
+            }
+            match decode(&payload) {
+                Ok(devices) => {
+                    self.current = Some(Pending {
+                        seq: header.seq,
+                        devices,
+                    });
+                }
+                Err(error) => {
+                    log::error!("❌ Report {} cannot be read: {error}", header.seq);
+                    self.lost += 1;
+                    self.ack(header.seq);
+                }
+            }
+        }
+        Ok(self.current.clone())
+    }
+
+    /// Notes that the backend has taken `seq` and all before it.
+    pub fn ack(&mut self, seq: u64) {
+        self.acked = self.acked.max(seq.min(self.newest));
+        self.ack_unwritten = true;
+        self.current = None;
+        self.remove_acked();
+    }
+
+    /// Writes down what was acknowledged, so that an orderly end repeats
+    /// nothing.
+    ///
+    /// # Errors
+    /// When the disk does not take it: the newest reports are then sent again.
+    pub fn close(&mut self) -> Result<(), SpoolError> {
+        if self.ack_unwritten && self.newest > 0 {
+            self.write(self.newest, &[])?;
+            self.ack_unwritten = false;
+        }
+        Ok(())
+    }
+
+    /// Keeps a report that the backend refuses for a person to look at.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn set_refused_aside(&self, pending: &Pending) -> io::Result<PathBuf> {
+        let path = self.dir.join(format!("refused-{:020}.json", pending.seq));
+        write_atomic(&path, &serde_json::to_vec(&pending.devices)?)?;
+        let mut kept: Vec<PathBuf> = fs::read_dir(&self.dir)?
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| {
+                path.file_name()
+                    .and_then(|name| name.to_str())
+                    .is_some_and(|name| name.starts_with("refused-") && name.ends_with(".json"))
+            })
+            .collect();
+        kept.sort();
+        for old in kept.iter().rev().skip(REFUSED_KEPT) {
+            fs::remove_file(old)?;
+        }
+        Ok(path)
+    }
+
+    fn rotate(&mut self) -> Result<(), SpoolError> {
+        let (segment, writer) =
+            Segment::create(&self.dir, self.newest + 1).map_err(at(&self.dir))?;
+        self.segments.push_back(segment);
+        self.writer = writer;
+        Ok(())
+    }
+
+    /// One record, whole and synced, or nothing.
+    fn write(&mut self, seq: u64, payload: &[u8]) -> Result<(), SpoolError> {
+        let header = Header {
+            seq,
+            acked: self.acked,
+            dropped: self.dropped,
+        };
+        let record = segment::encode_record(&header, payload);
+        let Some(segment) = self.segments.back_mut() else {
+            return Err(SpoolError::Closed);
+        };
+        let written = self
+            .writer
+            .write_all(&record)
+            .and_then(|()| self.writer.sync_data());
+        if let Err(source) = written {
+            // Half a record must not stand before the next one.
+            let _ = self.writer.set_len(segment.bytes);
+            return Err(SpoolError::Io {
+                path: segment.path.clone(),
+                source,
+            });
+        }
+        segment.grew(record.len() as u64, !payload.is_empty());
+        self.ack_unwritten = false;
+        Ok(())
+    }
+
+    fn read_next(&mut self) -> Result<Option<(Header, Vec<u8>)>, SpoolError> {
+        loop {
+            let reader = match &mut self.reader {
+                Some(reader) => reader,
+                slot @ None => {
+                    // Everything before the oldest segment is acknowledged.
+                    let Some(oldest) = self.segments.front() else {
+                        return Ok(None);
+                    };
+                    slot.insert(Reader::open(oldest).map_err(at(&oldest.path))?)
+                }
+            };
+            let first = reader.first;
+            let next = reader.next().map_err(at(&self.dir))?;
+            let following = self.segments.iter().find(|segment| segment.first > first);
+            match (next, following) {
+                (Next::Record(header, payload), _) => return Ok(Some((header, payload))),
+                (Next::End, None) => return Ok(None),
+                (Next::End, Some(segment)) => {
+                    self.reader = Some(Reader::open(segment).map_err(at(&segment.path))?);
+                }
+                (Next::Damaged { read }, following) => {
+                    let damaged = self
+                        .segments
+                        .iter()
+                        .find(|segment| segment.first == first)
+                        .map_or(0, |segment| segment.records_after(self.acked.max(read)));
+                    log::error!(
+                        "❌ Spool segment {first} is damaged: {damaged} reports cannot be read"
+                    );
+                    self.lost += damaged;
+                    let Some(segment) = following else {
+                        // The one that is written to: go on in a new one.
+                        self.rotate()?;
+                        self.acked = self.newest;
+                        self.reader = None;
+                        self.remove_acked();
+                        return Ok(None);
+                    };
+                    self.acked = self.acked.max(segment.first - 1);
+                    self.reader = Some(Reader::open(segment).map_err(at(&segment.path))?);
+                }
+            }
+        }
+    }
+
+    /// Removes the segments that hold nothing unacknowledged, the last
+    /// excepted.
+    fn remove_acked(&mut self) {
+        while self.segments.len() > 1
+            && self
+                .segments
+                .front()
+                .is_some_and(|segment| segment.records_after(self.acked) == 0)
+        {
+            if !self.remove_oldest() {
+                return;
+            }
+        }
+    }
+
+    fn enforce_limits(&mut self, now: Timestamp) -> u64 {
+        let mut dropped = 0;
+        while self.segments.len() > 1 {
+            let Some(oldest) = self.segments.front() else {
+                break;
+            };
+            let too_old = oldest
+                .written_at
+                .is_some_and(|at| now.duration_since(at).unsigned_abs() > self.limits.max_age);
+            if self.bytes() <= self.limits.max_bytes && !too_old {
+                break;
+            }
+            let unsent = oldest.records_after(self.acked);
+            let last = oldest.last();
+            if !self.remove_oldest() {
+                break;
+            }
+            dropped += unsent;
+            self.acked = self.acked.max(last.unwrap_or(0));
+            self.current = None;
+        }
+        self.dropped += dropped;
+        dropped
+    }
+
+    /// Whether the oldest segment could be removed.
+    fn remove_oldest(&mut self) -> bool {
+        let Some(oldest) = self.segments.front() else {
+            return false;
+        };
+        if let Err(error) = fs::remove_file(&oldest.path) {
+            if error.kind() != io::ErrorKind::NotFound {
+                log::warn!("⚠️ {}: {error}", oldest.path.display());
+                return false;
+            }
+        }
+        if self
+            .reader
+            .as_ref()
+            .is_some_and(|reader| reader.first == oldest.first)
+        {
+            self.reader = None;
+        }
+        self.segments.pop_front();
+        true
+    }
+}
+
+fn at(path: &Path) -> impl Fn(io::Error) -> SpoolError + use<> {
+    let path = path.to_owned();
+    move |source| SpoolError::Io {
+        path: path.clone(),
+        source,
+    }
+}
+
+/// The spool's random name, made once.
+fn stream_id(dir: &Path) -> io::Result<String> {
+    let path = dir.join("stream");
+    if let Ok(text) = fs::read_to_string(&path) {
+        let text = text.trim();
+        if text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Ok(text.to_owned());
+        }
+    }
+    let mut bytes = [0u8; 16];
+    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+    let id = format!("{:032x}", u128::from_be_bytes(bytes));
+    write_atomic(&path, id.as_bytes())?;
+    sync_parent(&path)?;
+    Ok(id)
+}
+
+fn encode(devices: &[ReportedDevice]) -> Result<Vec<u8>, SpoolError> {
+    let json = serde_json::to_vec(devices)?;
+    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::fast());
+    encoder
+        .write_all(&json)
+        .and_then(|()| encoder.finish())
+        .map_err(at(Path::new("deflate")))
+}
+
+fn decode(payload: &[u8]) -> Result<Vec<ReportedDevice>, serde_json::Error> {
+    let mut json = Vec::new();
+    DeflateDecoder::new(payload)
+        .take(PAYLOAD_MAX_BYTES)
+        .read_to_end(&mut json)
+        .map_err(serde_json::Error::io)?;
+    serde_json::from_slice(&json)
+}
+
+#[cfg(test)]
+mod tests;

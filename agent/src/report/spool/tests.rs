@@ -1,0 +1,304 @@
+use std::fs::OpenOptions;
+
+use av_proto::verdict::{Status, Verdict};
+use serde_json::value::RawValue;
+
+use super::*;
+
+const LIMITS: Limits = Limits {
+    max_bytes: 64 << 20,
+    max_age: Duration::from_secs(30 * 86_400),
+};
+
+fn report(text: &str) -> Vec<ReportedDevice> {
+    vec![ReportedDevice {
+        ip: "10.0.0.1".to_owned(),
+        name: text.to_owned(),
+        building: None,
+        floor: None,
+        room: None,
+        device_type: "projector".to_owned(),
+        driver: "ping".to_owned(),
+        status: Status::Online,
+        detail: None,
+        metrics: RawValue::from_string("{\"x\":1.50}".to_owned()).unwrap(),
+        verdict: Verdict::Ok,
+        observed_at: Some(Timestamp::UNIX_EPOCH),
+    }]
+}
+
+/// A report that deflate cannot make small.
+fn bulky(seed: u64, bytes: usize) -> Vec<ReportedDevice> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let text: String = (0..bytes)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            char::from(b'!' + (state % 64) as u8)
+        })
+        .collect();
+    report(&text)
+}
+
+fn open(dir: &Path) -> Spool {
+    Spool::open(dir, LIMITS).unwrap()
+}
+
+fn append(spool: &mut Spool, text: &str) {
+    assert_eq!(spool.append(&report(text), Timestamp::now()).unwrap(), 0);
+}
+
+/// Takes everything that is pending, as a backend would.
+fn drain(spool: &mut Spool) -> Vec<(u64, String)> {
+    let mut taken = Vec::new();
+    while let Some(pending) = spool.peek().unwrap() {
+        taken.push((pending.seq, pending.devices[0].name.clone()));
+        spool.ack(pending.seq);
+    }
+    taken
+}
+
+fn names(taken: &[(u64, String)]) -> Vec<&str> {
+    taken.iter().map(|(_, name)| name.as_str()).collect()
+}
+
+fn only_segment(dir: &Path) -> PathBuf {
+    let paths = segment::list(dir).unwrap();
+    assert_eq!(paths.len(), 1, "{paths:?}");
+    paths[0].clone()
+}
+
+#[test]
+fn reports_come_out_in_order_and_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spool = open(dir.path());
+    assert!(spool.peek().unwrap().is_none());
+    append(&mut spool, "a");
+    append(&mut spool, "b");
+    assert_eq!(spool.pending(), 2);
+    let first = spool.peek().unwrap().unwrap();
+    assert_eq!(spool.peek().unwrap().unwrap().seq, first.seq);
+    assert_eq!(first.devices[0].metrics.get(), "{\"x\":1.50}");
+    spool.ack(first.seq);
+    append(&mut spool, "c");
+    assert_eq!(
+        drain(&mut spool),
+        [(2, "b".to_owned()), (3, "c".to_owned())]
+    );
+    assert_eq!(spool.pending(), 0);
+}
+
+#[test]
+fn an_orderly_end_repeats_nothing_and_a_crash_at_most_what_no_record_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spool = open(dir.path());
+    let stream = spool.stream().to_owned();
+    append(&mut spool, "a");
+    append(&mut spool, "b");
+    spool.ack(1);
+    spool.ack(2);
+    spool.close().unwrap();
+    drop(spool);
+
+    let mut spool = open(dir.path());
+    assert_eq!(spool.stream(), stream);
+    assert_eq!(spool.pending(), 0);
+    append(&mut spool, "c");
+    append(&mut spool, "d");
+    assert_eq!(drain(&mut spool).len(), 2);
+    drop(spool); // no close: a crash
+
+    let mut spool = open(dir.path());
+    assert_eq!(
+        drain(&mut spool),
+        [(3, "c".to_owned()), (4, "d".to_owned())],
+        "sent again under their old numbers"
+    );
+}
+
+#[test]
+fn a_tail_torn_at_any_byte_costs_only_the_report_that_was_being_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spool = open(dir.path());
+    append(&mut spool, "a");
+    append(&mut spool, "b");
+    let before = spool.bytes();
+    append(&mut spool, "c");
+    drop(spool);
+    let path = only_segment(dir.path());
+    let content = fs::read(&path).unwrap();
+
+    for length in before as usize..content.len() {
+        for old in segment::list(dir.path()).unwrap() {
+            fs::remove_file(old).unwrap();
+        }
+        fs::write(&path, &content[..length]).unwrap();
+        let mut spool = open(dir.path());
+        append(&mut spool, "new");
+        let taken = drain(&mut spool);
+        assert_eq!(names(&taken), ["a", "b", "new"], "cut at {length}");
+        let torn = length > before as usize;
+        assert_eq!(taken[2].0 > 3, torn, "number 3 comes again only if unused");
+    }
+}
+
+#[test]
+fn a_segment_torn_in_its_first_bytes_is_begun_again() {
+    for length in 0..8 {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spool = open(dir.path());
+        append(&mut spool, "a");
+        drop(spool);
+        let path = only_segment(dir.path());
+        let content = fs::read(&path).unwrap();
+        fs::write(&path, &content[..length]).unwrap();
+        let mut spool = open(dir.path());
+        append(&mut spool, "b");
+        assert_eq!(names(&drain(&mut spool)), ["b"], "cut at {length}");
+    }
+}
+
+#[test]
+fn damage_inside_never_gives_wrong_reports_and_never_blocks_the_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spool = open(dir.path());
+    for i in 0..3 {
+        spool.append(&bulky(i, 600_000), Timestamp::now()).unwrap();
+    }
+    append(&mut spool, "after");
+    drop(spool);
+    let paths = segment::list(dir.path()).unwrap();
+    assert!(paths.len() > 1, "{paths:?}");
+    // A bit of the second record of the first segment.
+    let mut content = fs::read(&paths[0]).unwrap();
+    let at = content.len() - 100;
+    content[at] ^= 1;
+    fs::write(&paths[0], content).unwrap();
+
+    let mut spool = open(dir.path());
+    let taken = drain(&mut spool);
+    assert_eq!(taken.last().unwrap().1, "after");
+    assert_eq!(taken.len() as u64 + spool.lost(), 4);
+    assert_eq!(spool.lost(), 1);
+    assert_eq!(spool.pending(), 0);
+}
+
+#[test]
+fn damage_in_the_segment_that_is_written_to_is_survived() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spool = open(dir.path());
+    append(&mut spool, "a");
+    append(&mut spool, "b");
+    let path = only_segment(dir.path());
+    let mut content = fs::read(&path).unwrap();
+    let at = content.len() - 5;
+    content[at] ^= 1;
+    fs::write(&path, content).unwrap();
+    assert_eq!(names(&drain(&mut spool)), ["a"]);
+    assert_eq!(spool.lost(), 1);
+    append(&mut spool, "c");
+    assert_eq!(names(&drain(&mut spool)), ["c"]);
+}
+
+#[test]
+fn the_oldest_are_dropped_at_the_limit_and_counted_across_restarts() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits {
+        max_bytes: 1 << 20,
+        ..LIMITS
+    };
+    let mut spool = Spool::open(dir.path(), limits).unwrap();
+    let mut dropped = 0;
+    for i in 0..40 {
+        dropped += spool.append(&bulky(i, 100_000), Timestamp::now()).unwrap();
+        assert!(
+            spool.bytes() <= (1 << 20) + (400 << 10),
+            "{}",
+            spool.bytes()
+        );
+    }
+    assert!(dropped > 0);
+    assert_eq!(spool.dropped(), dropped);
+    let newest = spool.pending();
+    assert_eq!(newest + dropped, 40);
+    // The record after the last drop carries the count.
+    append(&mut spool, "last");
+    let counted = spool.dropped();
+    drop(spool);
+    let mut spool = Spool::open(dir.path(), limits).unwrap();
+    assert_eq!(spool.dropped(), counted);
+    let taken = drain(&mut spool);
+    assert_eq!(taken.last().unwrap().1, "last");
+    assert_eq!(taken.len() as u64 + counted, 41);
+}
+
+#[test]
+fn the_old_are_dropped_by_age() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spool = open(dir.path());
+    for i in 0..3 {
+        spool
+            .append(&bulky(i, 1_400_000), Timestamp::now())
+            .unwrap();
+    }
+    let later = Timestamp::now() + jiff::SignedDuration::from_hours(24 * 31);
+    let dropped = spool.append(&report("new"), later).unwrap();
+    assert_eq!(dropped, 3);
+    assert_eq!(names(&drain(&mut spool)), ["new"]);
+}
+
+#[test]
+fn acknowledged_segments_leave_the_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spool = open(dir.path());
+    for i in 0..8 {
+        spool.append(&bulky(i, 400_000), Timestamp::now()).unwrap();
+    }
+    assert!(segment::list(dir.path()).unwrap().len() > 1);
+    drain(&mut spool);
+    append(&mut spool, "small");
+    drain(&mut spool);
+    only_segment(dir.path());
+    assert!(spool.bytes() < 1000);
+}
+
+#[test]
+fn a_disk_that_says_no_is_an_error_and_loses_nothing_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spool = open(dir.path());
+    append(&mut spool, "a");
+    // A handle that cannot be written stands for a full or read-only disk.
+    spool.writer = OpenOptions::new()
+        .read(true)
+        .open(only_segment(dir.path()))
+        .unwrap();
+    assert!(spool.append(&report("b"), Timestamp::now()).is_err());
+    let mut spool = open(dir.path());
+    append(&mut spool, "c");
+    assert_eq!(
+        drain(&mut spool),
+        [(1, "a".to_owned()), (2, "c".to_owned())]
+    );
+}
+
+#[test]
+fn refused_reports_are_kept_for_a_person_but_not_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open(dir.path());
+    for seq in 1..=25 {
+        let pending = Pending {
+            seq,
+            devices: report("bad"),
+        };
+        assert!(spool.set_refused_aside(&pending).unwrap().exists());
+    }
+    let kept = fs::read_dir(dir.path())
+        .unwrap()
+        .filter(|entry| {
+            let name = entry.as_ref().unwrap().file_name();
+            name.to_string_lossy().starts_with("refused-")
+        })
+        .count();
+    assert_eq!(kept, REFUSED_KEPT);
+}

@@ -1,0 +1,156 @@
+//! The whole agent, put together.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use crossbeam_channel::{Receiver, bounded, select};
+use jiff::Timestamp;
+
+use crate::collector::{Collector, Drivers};
+use crate::config::{ConfigStore, LoadError};
+use crate::http_client::HttpClient;
+use crate::page::{self, Page, Sources};
+use crate::report::{Limits, Reporter};
+use crate::settings::Settings;
+use crate::snapshot::Snapshots;
+use crate::supervisor::{Health, Supervisor};
+use crate::sync::{Sync, SyncState};
+
+/// How long the threads have to end.
+const STOP_MAX: Duration = Duration::from_secs(2);
+/// Batches between collector and report: more than one sweep in hand means
+/// that the disk is slow, and the collector then waits.
+const BATCHES: usize = 2;
+/// Threads that answer for the status page.
+const PAGE_THREADS: usize = 2;
+
+/// Why the agent cannot run, or could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// There is nothing to run.
+    #[error(transparent)]
+    Config(#[from] LoadError),
+    /// The status page's address cannot be had.
+    #[error("AV_PAGE_LISTEN: {0}")]
+    Page(#[source] io::Error),
+    /// The system refuses a thread.
+    #[error("a thread could not be started: {0}")]
+    Thread(#[source] io::Error),
+    /// A thread panicked again and again.
+    #[error("thread {0} keeps failing, the agent ends to be started afresh")]
+    ThreadFailed(String),
+}
+
+/// Runs until `terminate` says so.
+///
+/// # Errors
+/// [`RunError`]; what was observed until then is on disk.
+pub fn run(settings: &Settings, terminate: &Receiver<()>) -> Result<(), RunError> {
+    let started_at = Timestamp::now();
+    let store = ConfigStore::new(&settings.config_path);
+    let loaded = store.load()?;
+    if let Some(fallback) = &loaded.fallback {
+        log::error!("❌ {fallback}");
+    }
+    let active = loaded.active;
+    log::info!(
+        "🎬 AV agent {} for {}: {} devices configured, backend {}",
+        crate::VERSION,
+        av_proto::text::one_line(&active.site.site_name),
+        active.site.devices.len(),
+        active.identity.backend_url
+    );
+    let snapshots = Snapshots::default();
+    snapshots.sync.store(Arc::new(SyncState {
+        current_hash: active.hash.clone(),
+        config_updated_at: active.applied_at,
+        ..SyncState::default()
+    }));
+    let handle = Arc::new(ArcSwap::from_pointee(active));
+    let server = page::listen(settings.page_listen).map_err(RunError::Page)?;
+    log::info!("🌐 Status page on http://{}/", settings.page_listen);
+
+    let (running, stop) = bounded(0);
+    let (fatal, failed) = bounded(1);
+    let (sync_now, sync_asked) = bounded(1);
+    let (config_changed, config_news) = bounded(1);
+    let (batches, batches_in) = bounded(BATCHES);
+    let health = Health::default();
+    let client = HttpClient::new();
+    let supervisor = Supervisor::new(health.clone(), stop.clone(), fatal);
+
+    let mut sync = Sync {
+        store,
+        handle: Arc::clone(&handle),
+        snapshots: snapshots.clone(),
+        client: client.clone(),
+        first_sync: settings.first_sync,
+        interval: settings.sync_interval(),
+        interval_min: settings.sync_interval_min,
+        sync_now: sync_asked,
+        config_changed,
+        stop: stop.clone(),
+    };
+    let mut collector = Collector {
+        handle: Arc::clone(&handle),
+        snapshots: snapshots.clone(),
+        prober: Box::new(Drivers::start()),
+        memory_path: settings.state_dir.join("devices.json"),
+        config_changed: config_news,
+        batches,
+        health: health.clone(),
+        stop: stop.clone(),
+    };
+    let mut reporter = Reporter {
+        spool_dir: settings.state_dir.join("spool"),
+        limits: Limits {
+            max_bytes: settings.spool_max_bytes,
+            max_age: settings.spool_max_age,
+        },
+        handle: Arc::clone(&handle),
+        snapshots: snapshots.clone(),
+        client,
+        started_at,
+        batches: batches_in,
+        stop: stop.clone(),
+    };
+    let page = Page {
+        server,
+        sources: Sources {
+            handle,
+            snapshots,
+            health,
+            started_at,
+            fallback: loaded.fallback,
+        },
+        sync_now,
+        stop,
+    };
+
+    supervisor
+        .spawn("report", move || reporter.run())
+        .and_then(|()| supervisor.spawn("collector", move || collector.run()))
+        .and_then(|()| supervisor.spawn("sync", move || sync.run()))
+        .map_err(RunError::Thread)?;
+    for _ in 0..PAGE_THREADS {
+        let mut page = page.clone();
+        supervisor
+            .spawn("page", move || page.run())
+            .map_err(RunError::Thread)?;
+    }
+    drop(page);
+
+    let outcome = select! {
+        recv(terminate) -> _ => Ok(()),
+        recv(failed) -> thread => Err(RunError::ThreadFailed(thread.unwrap_or_default())),
+    };
+    log::info!("👋 AV agent ends");
+    drop(running);
+    if !supervisor.join(STOP_MAX) {
+        // A thread waits for the network; what it holds is on disk.
+        log::warn!("⚠️ Not every thread ended in time");
+    }
+    outcome
+}

@@ -1,0 +1,142 @@
+//! One poll of the backend, from request to document.
+
+use av_proto::FieldError;
+use av_proto::config::SiteDocument;
+use av_proto::hash::ConfigHash;
+
+use crate::config::Identity;
+use crate::http_client::{Answer, ExchangeError, HttpClient, error_of};
+
+/// The largest configuration that is read: 20,000 devices need a third of it.
+const BODY_MAX_BYTES: u64 = 32 << 20;
+
+/// What a poll brought.
+#[derive(Debug)]
+pub(super) enum Pulled {
+    /// The backend has what is stored here.
+    Unchanged(ConfigHash),
+    /// The backend has something else.
+    Document(Box<SiteDocument>),
+}
+
+/// Why the backend's configuration does not run here.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PullError {
+    /// No answer, or not a whole one.
+    #[error("backend not reachable: {0}")]
+    Unreachable(#[from] ExchangeError),
+    /// The backend does not know the token.
+    #[error("the backend does not know this site's token (404)")]
+    UnknownToken,
+    /// Another answer than the contract's.
+    #[error("the backend answered {status}{}", .message.as_ref().map(|m| format!(": {m}")).unwrap_or_default())]
+    Status {
+        /// The HTTP status.
+        status: u16,
+        /// The backend's own words.
+        message: Option<String>,
+    },
+    /// The body is not a configuration.
+    #[error("the backend's answer is not a configuration: {0}")]
+    Body(#[from] FieldError),
+    /// It is one, and it cannot be run.
+    #[error("configuration refused: {0}")]
+    Refused(String),
+    /// It runs, and it could not be kept.
+    #[error("the configuration runs but could not be saved: {0}")]
+    NotSaved(String),
+}
+
+/// Polls once. `stored` is the hash of what is on disk, where it is known.
+pub(super) fn pull(
+    client: &HttpClient,
+    identity: &Identity,
+    stored: Option<&ConfigHash>,
+) -> Result<Pulled, PullError> {
+    let etag = stored.map(|hash| format!("\"{hash}\""));
+    let url = identity.backend_url.config(&identity.site_token);
+    let answer = client.get(&url, etag.as_deref(), BODY_MAX_BYTES)?;
+    read(&answer, stored)
+}
+
+fn read(answer: &Answer, stored: Option<&ConfigHash>) -> Result<Pulled, PullError> {
+    match (answer.status, stored) {
+        (200, _) => {
+            let document = SiteDocument::parse(&answer.body)?;
+            // A backend without ETags answers whole; equal is equal.
+            Ok(match stored {
+                Some(hash) if *hash == document.config_hash => Pulled::Unchanged(hash.clone()),
+                _ => Pulled::Document(Box::new(document)),
+            })
+        }
+        (304, Some(hash)) => Ok(Pulled::Unchanged(hash.clone())),
+        (404, _) => Err(PullError::UnknownToken),
+        (status, _) => Err(PullError::Status {
+            status,
+            message: error_of(&answer.body),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BODY: &str = r#"{"config_hash":"0123456789abcdef0123456789abcdef","site_name":"Paris",
+        "timezone":"UTC","doubt_after_days":2,
+        "reporting":{"ok_interval_s":300,"ko_interval_s":60},"devices":[]}"#;
+
+    fn hash(digit: char) -> ConfigHash {
+        ConfigHash::try_from(digit.to_string().repeat(32)).unwrap()
+    }
+
+    #[test]
+    fn answers_are_told_apart() {
+        let same = ConfigHash::try_from("0123456789abcdef0123456789abcdef".to_owned()).unwrap();
+        let other = hash('a');
+        let table: &[(u16, &str, Option<&ConfigHash>, &str)] = &[
+            (200, BODY, None, "document"),
+            (200, BODY, Some(&other), "document"),
+            (200, BODY, Some(&same), "unchanged"),
+            (304, "", Some(&other), "unchanged"),
+            (304, "", None, "the backend answered 304"),
+            (
+                404,
+                r#"{"error":"unknown"}"#,
+                None,
+                "the backend does not know this site's token (404)",
+            ),
+            (
+                500,
+                r#"{"error":"on fire"}"#,
+                None,
+                "the backend answered 500: on fire",
+            ),
+            (302, "<html>", None, "the backend answered 302"),
+            (
+                200,
+                &BODY[..60],
+                None,
+                "the backend's answer is not a configuration: document: is not JSON",
+            ),
+            (
+                200,
+                "<html>",
+                None,
+                "the backend's answer is not a configuration: document: is not JSON",
+            ),
+        ];
+        for (status, body, stored, expected) in table {
+            let answer = Answer {
+                status: *status,
+                body: body.as_bytes().to_vec(),
+            };
+            let said = match read(&answer, *stored) {
+                Ok(Pulled::Document(_)) => "document".to_owned(),
+                Ok(Pulled::Unchanged(_)) => "unchanged".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            assert!(said.starts_with(expected), "{status} {body}: {said}");
+        }
+    }
+}
