@@ -317,11 +317,10 @@ if ! [ -s "$dir/token" ]; then
     "$bin/av-backend" migrate >>"$dir/setup.log" 2>&1 || fail "the migration failed" setup
     # A first run that was interrupted may have made the site and lost its token.
     sql -c "DELETE FROM sites WHERE name = '$site'"
-    "$bin/av-backend" site add "$site" >"$dir/site-add" 2>>"$dir/setup.log" || fail "site add failed" setup
+    "$bin/av-backend" site add "$site" --timezone Europe/Paris >"$dir/token.new" 2>>"$dir/setup.log" ||
+        fail "site add failed" setup
     sql -v site="$site" -v net="$net" -v port="$pjlink_port" -v snmp_port="$snmp_port" \
         -v password="$password" -v community="$community" <"$root/scripts/demo.sql"
-    tail -n 1 "$dir/site-add" | grep -oE '[^[:space:]]+$' >"$dir/token.new"
-    rm "$dir/site-add"
     mv "$dir/token.new" "$dir/token"
 fi
 token=$(cat "$dir/token")

@@ -2,7 +2,7 @@
 -- variables; anything may be changed or removed afterwards.
 
 UPDATE sites
-   SET timezone = 'Europe/Paris', ok_interval_s = 60, ko_interval_s = 15
+   SET ok_interval_s = 60, ko_interval_s = 15
  WHERE name = :'site';
 
 INSERT INTO devices (site_id, name, ip, device_type, driver, building, floor, room, driver_config, expectations)

@@ -46,7 +46,7 @@ def main(question, url, *rest):
     if question == "backend":
         site, ip, wanted = rest
         query = urllib.parse.urlencode({"site": site})
-        return has_status(json.loads(get(f"{url}/devices?{query}"))["devices"], ip, wanted)
+        return has_status(json.loads(get(f"{url}/devices?{query}")), ip, wanted)
     raise SystemExit(f"no question {question!r}\n{__doc__}")
 
 
