@@ -127,20 +127,20 @@ SELECT n.device_id, n.status, n.verdict, n.detail, n.metrics, n.observed_at, $2,
        n.observed_at, n.observed_at, coalesce(t.recorded_at, '-infinity')
   FROM newest n JOIN times t USING (device_id)
     ON CONFLICT (device_id) DO UPDATE SET
-       status = CASE WHEN EXCLUDED.observed_at >= least(s.observed_at, $2)
+       status = CASE WHEN EXCLUDED.observed_at >= s.observed_at OR s.observed_at > $2
                      THEN EXCLUDED.status ELSE s.status END,
-       verdict = CASE WHEN EXCLUDED.observed_at >= least(s.observed_at, $2)
+       verdict = CASE WHEN EXCLUDED.observed_at >= s.observed_at OR s.observed_at > $2
                       THEN EXCLUDED.verdict ELSE s.verdict END,
-       detail = CASE WHEN EXCLUDED.observed_at >= least(s.observed_at, $2)
+       detail = CASE WHEN EXCLUDED.observed_at >= s.observed_at OR s.observed_at > $2
                      THEN EXCLUDED.detail ELSE s.detail END,
-       metrics = CASE WHEN EXCLUDED.observed_at >= least(s.observed_at, $2)
+       metrics = CASE WHEN EXCLUDED.observed_at >= s.observed_at OR s.observed_at > $2
                       THEN EXCLUDED.metrics ELSE s.metrics END,
-       observed_at = CASE WHEN EXCLUDED.observed_at >= least(s.observed_at, $2)
+       observed_at = CASE WHEN EXCLUDED.observed_at >= s.observed_at OR s.observed_at > $2
                           THEN EXCLUDED.observed_at ELSE s.observed_at END,
-       status_since = CASE WHEN EXCLUDED.observed_at >= least(s.observed_at, $2)
+       status_since = CASE WHEN (EXCLUDED.observed_at >= s.observed_at OR s.observed_at > $2)
                             AND EXCLUDED.status <> s.status
                            THEN EXCLUDED.observed_at ELSE s.status_since END,
-       verdict_since = CASE WHEN EXCLUDED.observed_at >= least(s.observed_at, $2)
+       verdict_since = CASE WHEN (EXCLUDED.observed_at >= s.observed_at OR s.observed_at > $2)
                              AND EXCLUDED.verdict <> s.verdict
                             THEN EXCLUDED.observed_at ELSE s.verdict_since END,
        last_seen = greatest(s.last_seen, EXCLUDED.last_seen),

@@ -1,0 +1,680 @@
+//! `POST /ingest` and what comes of it: state, history, alerts.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "test code"
+)]
+
+mod backend_support;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use av_proto_tests::process::LIMIT;
+use backend_support::{
+    Bench, TOKEN, add_site, assert_error, numbered, observed, report, reported,
+};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+/// Tells the time so many seconds before now, the same now each time.
+fn clock() -> impl Fn(i64) -> String {
+    let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap();
+    move |seconds| (now - SignedDuration::from_secs(seconds)).to_string()
+}
+
+fn time(value: &Value) -> Timestamp {
+    value.as_str().unwrap().parse().unwrap()
+}
+
+/// The history of a device, oldest first: time, status, verdict, detail.
+fn history(bench: &mut Bench, ip: &str) -> Vec<(String, String, String)> {
+    bench
+        .sql
+        .query(
+            "SELECT to_char(observed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), status, verdict
+               FROM observations WHERE ip = $1 ORDER BY observed_at",
+            &[&ip],
+        )
+        .unwrap()
+        .iter()
+        .map(|row| (row.get(0), row.get(1), row.get(2)))
+        .collect()
+}
+
+/// The alerts: device, open, why it was closed.
+fn alerts(bench: &mut Bench) -> Vec<(String, bool, Option<String>)> {
+    bench
+        .sql
+        .query(
+            "SELECT device_ip, closed_at IS NULL, closed_by FROM alerts ORDER BY id",
+            &[],
+        )
+        .unwrap()
+        .iter()
+        .map(|row| (row.get(0), row.get(1), row.get(2)))
+        .collect()
+}
+
+#[test]
+fn a_report_becomes_the_devices_state() {
+    let mut bench = Bench::start();
+    bench.add_device("10.0.0.1");
+    bench.add_device("10.0.0.2");
+    let before = bench.device("10.0.0.1");
+    assert_eq!(
+        (&before["status"], &before["verdict"], &before["last_seen"]),
+        (&json!("unknown"), &json!("unknown"), &Value::Null)
+    );
+
+    let sent = Timestamp::now() - SignedDuration::from_secs(5);
+    let mut device = reported("10.0.0.1", "offline", "fault");
+    device["detail"] = json!("no answer, lampe à 90 %");
+    device["metrics"] = json!({"ts": "x", "pjlink_ok": false, "n": 12345678901234567890_u64});
+    let answer = bench.ingest(&report(&[device, reported("10.0.0.2", "online", "ok")]));
+    assert_eq!(answer, json!({"ok": true, "upserted": 2}));
+
+    let state = bench.device("10.0.0.1");
+    assert!(time(&state["observed_at"]) >= sent && time(&state["last_seen"]) >= sent);
+    assert_eq!(
+        state,
+        json!({
+            "site": "Paris", "id": state["id"], "ip": "10.0.0.1",
+            // Configuration, untouched by what the agent believes.
+            "name": "Projecteur", "building": "A", "floor": "1", "room": "101",
+            "type": "projector", "driver": "pjlink",
+            "status": "offline", "verdict": "fault", "detail": "no answer, lampe à 90 %",
+            "metrics": {"ts": "x", "pjlink_ok": false, "n": 12345678901234567890_u64},
+            "observed_at": state["observed_at"], "last_seen": state["last_seen"],
+            "last_ok_at": null, "verdict_since": state["observed_at"],
+        })
+    );
+    let second = bench.device("10.0.0.2");
+    assert_eq!(second["last_ok_at"], second["observed_at"]);
+    assert_eq!(bench.metric("av_backend_devices{verdict=\"fault\"}"), 1.0);
+    assert_eq!(bench.metric("av_backend_devices{verdict=\"ok\"}"), 1.0);
+    assert_eq!(bench.metric("av_backend_observations_total"), 2.0);
+}
+
+#[test]
+fn nothing_that_a_report_says_reaches_the_configuration() {
+    let mut bench = Bench::start();
+    bench.add_device("10.0.0.1");
+    let dump = "SELECT string_agg(d::text, '; ' ORDER BY d.id) FROM devices d";
+    let (devices, config): (String, _) = (bench.one(dump), bench.config());
+    let sites: String = bench.one("SELECT string_agg(s::text, '; ') FROM sites s");
+    bench.ingest(&report(&[
+        reported("10.0.0.1", "online", "ok"),
+        reported("10.0.0.77", "online", "ok"),
+        reported("", "online", "ok")
+            .as_object()
+            .map(|device| {
+                let mut device = device.clone();
+                device.insert("ip".to_owned(), json!("10.0.0.78"));
+                Value::Object(device)
+            })
+            .unwrap(),
+    ]));
+    assert_eq!(bench.one::<String>(dump), devices);
+    assert_eq!(bench.config(), config);
+    assert_eq!(
+        bench.one::<String>("SELECT string_agg(s::text, '; ') FROM sites s"),
+        sites
+    );
+}
+
+#[test]
+fn tokens_and_site_names() {
+    let mut bench = Bench::start();
+    add_site(&mut bench.sql, "Lyon", "lyon-token");
+    let body = report(&[]).to_string();
+    let without = bench
+        .backend
+        .request("POST", "/ingest", &[], Some(body.as_bytes()));
+    assert_error(&without, 401, "X-Site-Token");
+    assert_error(&bench.backend.ingest("wrong", &report(&[])), 401, "X-Site-Token");
+    // Lyon's token does not report for Paris.
+    assert_error(
+        &bench.backend.ingest("lyon-token", &report(&[])),
+        401,
+        "not that of the site",
+    );
+    let mut elsewhere = report(&[]);
+    elsewhere["site_name"] = json!("Nowhere");
+    assert_error(
+        &bench.backend.ingest(TOKEN, &elsewhere),
+        404,
+        "site_name: there is no such site",
+    );
+    assert_eq!(bench.ingest(&report(&[])), json!({"ok": true, "upserted": 0}));
+}
+
+#[test]
+fn a_body_of_another_shape_is_refused_with_the_field_and_nothing_is_taken() {
+    let mut bench = Bench::start();
+    bench.add_device("10.0.0.1");
+    let good = reported("10.0.0.1", "online", "ok");
+    let with = |field: &str, value: Value| {
+        let mut device = good.clone();
+        device[field] = value;
+        report(&[good.clone(), device]).to_string()
+    };
+    for (body, said) in [
+        ("".to_owned(), "document: is not JSON"),
+        ("{".to_owned(), "document: is not JSON"),
+        ("[]".to_owned(), "document: "),
+        ("{}".to_owned(), "site_name"),
+        (
+            json!({"site_name": "Paris"}).to_string(),
+            "devices",
+        ),
+        (with("status", json!("up")), "devices[1].status: "),
+        (with("verdict", json!("fine")), "devices[1].verdict: "),
+        (with("ip", json!(7)), "devices[1].ip: "),
+        (with("metrics", json!([])), "devices[1].metrics: is not an object"),
+        (with("detail", json!("x".repeat(281))), "devices[1].detail: has 281"),
+        (with("observed_at", json!("soon")), "devices[1].observed_at: "),
+        // What JSON has and PostgreSQL has not.
+        (with("metrics", json!({"s": "\0"})), "metrics: cannot be stored"),
+        (
+            with("metrics", json!({"n": 1})).replace("\"n\":1", "\"n\":1e999999"),
+            "metrics: cannot be stored",
+        ),
+        (
+            with("metrics", json!({"n": 1})).replace("\"n\":1", "\"n\":\"\\ud800\""),
+            "",
+        ),
+    ] {
+        let answer = bench.backend.request(
+            "POST",
+            "/ingest",
+            &[("X-Site-Token", TOKEN)],
+            Some(body.as_bytes()),
+        );
+        assert_error(&answer, 400, said);
+    }
+    assert_eq!(bench.device("10.0.0.1")["last_seen"], Value::Null);
+    assert_eq!(bench.one::<i64>("SELECT count(*) FROM observations"), 0);
+}
+
+#[test]
+fn bodies_past_the_limit_are_refused_whether_their_length_is_said_or_not() {
+    let bench = Bench::start();
+    let space = vec![b' '; 1 << 20];
+    let send = |head: &str, chunked: bool| -> String {
+        let address = bench.backend.url.strip_prefix("http://").unwrap();
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        write!(
+            stream,
+            "POST /ingest HTTP/1.1\r\nHost: x\r\nX-Site-Token: {TOKEN}\r\n{head}\r\n\r\n"
+        )
+        .unwrap();
+        if chunked {
+            for _ in 0..9 {
+                // The answer may come, and the connection end, before the end.
+                let sent = write!(stream, "{:x}\r\n", space.len())
+                    .and_then(|()| stream.write_all(&space))
+                    .and_then(|()| stream.write_all(b"\r\n"));
+                if sent.is_err() {
+                    break;
+                }
+            }
+        }
+        let mut answer = Vec::new();
+        let mut block = [0; 1024];
+        while !String::from_utf8_lossy(&answer).contains("}") {
+            match stream.read(&mut block) {
+                Ok(0) | Err(_) => break,
+                Ok(n) => answer.extend_from_slice(&block[..n]),
+            }
+        }
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    for length in [
+        (8_u64 << 20) + 1,
+        100 << 20,
+        // More than any memory has, and more than an address can count.
+        1 << 50,
+        u64::MAX,
+    ] {
+        let answer = send(&format!("Content-Length: {length}"), false);
+        assert!(answer.starts_with("HTTP/1.1 413 "), "{length}: {answer}");
+        assert!(answer.contains("the body is larger than 8 MiB"), "{answer}");
+    }
+    let answer = send("Transfer-Encoding: chunked", true);
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    // Whoever has no token learns nothing of limits.
+    let address = bench.backend.url.strip_prefix("http://").unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    write!(
+        stream,
+        "POST /ingest HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n",
+        1_u64 << 50
+    )
+    .unwrap();
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 401");
+    // And the backend is well.
+    assert_eq!(bench.backend.get("/health").status, 200);
+    assert_eq!(bench.ingest(&report(&[])), json!({"ok": true, "upserted": 0}));
+}
+
+#[test]
+fn a_chunked_body_is_taken() {
+    let mut bench = Bench::start();
+    bench.add_device("10.0.0.1");
+    let body = report(&[reported("10.0.0.1", "online", "ok")]).to_string();
+    let address = bench.backend.url.strip_prefix("http://").unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    write!(
+        stream,
+        "POST /ingest HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Site-Token: {TOKEN}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    .unwrap();
+    for part in body.as_bytes().chunks(50) {
+        write!(stream, "{:x}\r\n", part.len()).unwrap();
+        stream.write_all(part).unwrap();
+        stream.write_all(b"\r\n").unwrap();
+    }
+    stream.write_all(b"0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(answer.ends_with(r#"{"ok":true,"upserted":1}"#), "{answer}");
+}
+
+#[test]
+fn senders_that_stall_leave_workers_for_everybody_else() {
+    let bench = Bench::start();
+    let address = bench.backend.url.strip_prefix("http://").unwrap();
+    // More than there are workers.
+    let stalled: Vec<TcpStream> = (0..20)
+        .map(|_| {
+            let mut stream = TcpStream::connect(address).unwrap();
+            write!(
+                stream,
+                "POST /ingest HTTP/1.1\r\nHost: x\r\nX-Site-Token: {TOKEN}\r\nContent-Length: 5000\r\n\r\n{{"
+            )
+            .unwrap();
+            stream
+        })
+        .collect();
+    for _ in 0..5 {
+        assert_eq!(bench.backend.get("/health").status, 200);
+        assert_eq!(bench.config()["site_name"], "Paris");
+    }
+    drop(stalled);
+    bench.backend.process.wait_for("reports are taken again", || {
+        (bench.backend.ingest(TOKEN, &report(&[])).status == 200).then_some(())
+    });
+}
+
+#[test]
+fn a_report_that_is_sent_again_is_taken_once() {
+    let mut bench = Bench::start();
+    let ago = clock();
+    bench.add_device("10.0.0.1");
+    let taken = json!({"ok": true, "upserted": 1});
+    let repeated = json!({"ok": true, "upserted": 0, "duplicate": true});
+    let send = |bench: &Bench, stream: &str, seq: u64, status: &str, seconds: i64| {
+        bench.ingest(&numbered(
+            &[observed("10.0.0.1", status, "ok", &ago(seconds))],
+            stream,
+            seq,
+        ))
+    };
+    assert_eq!(send(&bench, "s1", 1, "online", 400), taken);
+    assert_eq!(send(&bench, "s1", 1, "offline", 390), repeated);
+    assert_eq!(send(&bench, "s1", 3, "online", 300), taken);
+    assert_eq!(send(&bench, "s1", 2, "offline", 290), repeated);
+    assert_eq!(bench.device("10.0.0.1")["status"], "online");
+    assert_eq!(history(&mut bench, "10.0.0.1").len(), 1);
+    // Another spool, made after the agent's disk was lost, starts from 1.
+    assert_eq!(send(&bench, "s2", 1, "offline", 200), taken);
+    assert_eq!(send(&bench, "s1", 4, "online", 100), taken);
+    assert_eq!(bench.metric("av_backend_reports_total{result=\"repetition\"}"), 2.0);
+    // A site's streams are its own.
+    add_site(&mut bench.sql, "Lyon", "lyon-token");
+    let mut lyon = numbered(&[], "s1", 1);
+    lyon["site_name"] = json!("Lyon");
+    assert_eq!(
+        bench.backend.ingest("lyon-token", &lyon).json(),
+        json!({"ok": true, "upserted": 0})
+    );
+}
+
+#[test]
+fn of_the_same_report_sent_many_times_at_once_one_is_taken() {
+    let mut bench = Bench::start();
+    bench.add_device("10.0.0.1");
+    for seq in 1..=10 {
+        let body = numbered(&[reported("10.0.0.1", "online", "ok")], "s", seq);
+        let duplicates = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| bench.backend.ingest(TOKEN, &body).json()["duplicate"] == true))
+                .collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .filter(|duplicate| *duplicate)
+                .count()
+        });
+        assert_eq!(duplicates, 7, "report {seq}");
+    }
+}
+
+#[test]
+fn a_refused_report_does_not_use_up_its_place() {
+    let mut bench = Bench::start();
+    bench.add_device("10.0.0.1");
+    let mut bad = reported("10.0.0.1", "online", "ok");
+    bad["metrics"] = json!({"s": "\0"});
+    assert_eq!(bench.backend.ingest(TOKEN, &numbered(&[bad], "s", 1)).status, 400);
+    let good = numbered(&[reported("10.0.0.1", "online", "ok")], "s", 1);
+    assert_eq!(bench.ingest(&good), json!({"ok": true, "upserted": 1}));
+}
+
+#[test]
+fn a_replay_lands_in_the_history_at_its_own_time_and_leaves_the_state_alone() {
+    let mut bench = Bench::start();
+    let ago = clock();
+    bench.add_device("10.0.0.1");
+    let (old, older, new) = (ago(3000), ago(6000), ago(10));
+    bench.ingest(&report(&[observed("10.0.0.1", "offline", "fault", &new)]));
+    bench.ingest(&report(&[observed("10.0.0.1", "online", "ok", &old)]));
+    bench.ingest(&report(&[observed("10.0.0.1", "offline", "unknown", &older)]));
+    let state = bench.device("10.0.0.1");
+    assert_eq!((&state["status"], &state["verdict"]), (&json!("offline"), &json!("fault")));
+    assert_eq!(time(&state["observed_at"]), new.parse().unwrap());
+    // The replay did find it online, and that counts.
+    assert_eq!(time(&state["last_ok_at"]), old.parse().unwrap());
+    let row = |at: &str, status: &str, verdict: &str| {
+        (at.to_owned(), status.to_owned(), verdict.to_owned())
+    };
+    assert_eq!(
+        history(&mut bench, "10.0.0.1"),
+        [
+            row(&older, "offline", "unknown"),
+            row(&old, "online", "ok"),
+            row(&new, "offline", "fault"),
+        ]
+    );
+    // The same replay again, from an older agent without report ids.
+    bench.ingest(&report(&[observed("10.0.0.1", "online", "ok", &old)]));
+    assert_eq!(history(&mut bench, "10.0.0.1").len(), 3);
+    // The alert that is open stays so.
+    assert_eq!(alerts(&mut bench), [("10.0.0.1".to_owned(), true, None)]);
+}
+
+#[test]
+fn of_several_observations_of_a_device_in_one_report_the_newest_is_its_state() {
+    let mut bench = Bench::start();
+    let ago = clock();
+    bench.add_device("10.0.0.1");
+    let answer = bench.ingest(&report(&[
+        observed("10.0.0.1", "offline", "fault", &ago(20)),
+        observed("10.0.0.1", "online", "ok", &ago(300)),
+        observed("10.0.0.1", "offline", "unknown", &ago(100)),
+        observed("10.0.0.1", "offline", "unknown", &ago(60)),
+    ]));
+    assert_eq!(answer, json!({"ok": true, "upserted": 1}));
+    let state = bench.device("10.0.0.1");
+    assert_eq!(state["verdict"], "fault");
+    assert_eq!(time(&state["last_ok_at"]), ago(300).parse().unwrap());
+    let verdicts: Vec<String> = history(&mut bench, "10.0.0.1")
+        .into_iter()
+        .map(|(_, _, verdict)| verdict)
+        .collect();
+    assert_eq!(verdicts, ["ok", "unknown", "fault"]);
+}
+
+#[test]
+fn the_history_has_each_change_and_one_row_an_hour() {
+    let mut bench = Bench::start();
+    let ago = clock();
+    bench.add_device("10.0.0.1");
+    let mut detail = observed("10.0.0.1", "online", "ok", &ago(2 * 3600));
+    detail["detail"] = json!("lamp 1: 2000 h");
+    for (device, rows) in [
+        (observed("10.0.0.1", "online", "ok", &ago(4 * 3600)), 1),
+        (observed("10.0.0.1", "online", "ok", &ago(4 * 3600 - 300)), 1),
+        (observed("10.0.0.1", "online", "ok", &ago(3 * 3600 + 1)), 1),
+        (observed("10.0.0.1", "online", "ok", &ago(3 * 3600)), 2),
+        (observed("10.0.0.1", "online", "ok", &ago(3 * 3600 - 300)), 2),
+        (detail, 3),
+        (observed("10.0.0.1", "offline", "unknown", &ago(3600)), 4),
+        (observed("10.0.0.1", "offline", "fault", &ago(3300)), 5),
+        (observed("10.0.0.1", "offline", "fault", &ago(3000)), 5),
+    ] {
+        bench.ingest(&report(&[device.clone()]));
+        assert_eq!(history(&mut bench, "10.0.0.1").len(), rows, "{device}");
+    }
+    let state = bench.device("10.0.0.1");
+    assert_eq!(time(&state["verdict_since"]), ago(3300).parse().unwrap());
+    let since: String = bench.one("SELECT to_char(status_since AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') FROM device_states");
+    assert_eq!(since, ago(3600));
+}
+
+#[test]
+fn a_wrong_clock_spoils_nothing() {
+    let mut bench = Bench::start();
+    let ago = clock();
+    bench.add_device("10.0.0.1");
+    let started = Timestamp::now() - SignedDuration::from_secs(1);
+    for at in ["1970-01-01T00:00:30Z", "2100-01-01T00:00:00Z"] {
+        bench.ingest(&report(&[observed("10.0.0.1", "online", "ok", at)]));
+        let seen = time(&bench.device("10.0.0.1")["observed_at"]);
+        assert!(seen >= started && seen <= Timestamp::now(), "{at}");
+    }
+    // Some hours fast, then put right: the next report counts again.
+    bench.ingest(&report(&[observed("10.0.0.1", "online", "ok", &ago(-7200))]));
+    bench.ingest(&report(&[observed("10.0.0.1", "offline", "fault", &ago(0))]));
+    assert_eq!(bench.device("10.0.0.1")["verdict"], "fault");
+}
+
+#[test]
+fn alerts_open_with_a_fault_and_close_when_it_is_over() {
+    let mut bench = Bench::start();
+    bench.add_device("10.0.0.1");
+    bench.add_device("10.0.0.2");
+    let open = |ip: &str| (ip.to_owned(), true, None);
+    let closed = |ip: &str, by: &str| (ip.to_owned(), false, Some(by.to_owned()));
+    for (verdict, expected) in [
+        ("unknown", vec![]),
+        ("fault", vec![open("10.0.0.1")]),
+        ("fault", vec![open("10.0.0.1")]),
+        // Neither says that the fault is over.
+        ("doubt", vec![open("10.0.0.1")]),
+        ("unknown", vec![open("10.0.0.1")]),
+        ("fault", vec![open("10.0.0.1")]),
+        ("ok", vec![closed("10.0.0.1", "ok")]),
+        ("ok", vec![closed("10.0.0.1", "ok")]),
+        ("fault", vec![closed("10.0.0.1", "ok"), open("10.0.0.1")]),
+        (
+            "expected_off",
+            vec![closed("10.0.0.1", "ok"), closed("10.0.0.1", "expected_off")],
+        ),
+    ] {
+        bench.ingest(&report(&[
+            reported("10.0.0.1", "offline", verdict),
+            reported("10.0.0.2", "online", "ok"),
+        ]));
+        assert_eq!(alerts(&mut bench), expected, "after {verdict}");
+    }
+    // A device that is deleted is not in fault; what was stays.
+    bench.ingest(&report(&[reported("10.0.0.2", "offline", "fault")]));
+    assert_eq!(bench.metric("av_backend_alerts_open"), 1.0);
+    bench
+        .sql
+        .batch_execute("DELETE FROM devices WHERE ip = '10.0.0.2'")
+        .unwrap();
+    assert_eq!(alerts(&mut bench)[2], closed("10.0.0.2", "deleted"));
+    assert!(!history(&mut bench, "10.0.0.2").is_empty());
+    // And a site that is deleted takes all with it but the history.
+    bench.sql.batch_execute("DELETE FROM sites").unwrap();
+    assert_eq!(alerts(&mut bench), []);
+}
+
+#[test]
+fn the_agents_own_state_is_kept() {
+    let mut bench = Bench::start();
+    let mut body = report(&[]);
+    body["agent"] = json!({
+        "version": "1.2.3", "config_hash": "0123456789abcdef0123456789abcdef",
+        "started_at": "2026-11-24T10:00:00Z", "config_error": "config_hash:\u{0}x",
+        "rejected_devices": [{"ip": "10.0.0.9", "problem": "ip: no"}],
+        "dropped_reports": 3, "something_new": true,
+    });
+    bench.ingest(&body);
+    let row = bench
+        .sql
+        .query_one(
+            "SELECT version, running_hash, config_error, rejected_devices::text, dropped_reports FROM site_agents",
+            &[],
+        )
+        .unwrap();
+    assert_eq!(row.get::<_, String>(0), "1.2.3");
+    assert_eq!(row.get::<_, String>(1), "0123456789abcdef0123456789abcdef");
+    assert_eq!(row.get::<_, String>(2), "config_hash:\u{fffd}x");
+    assert!(row.get::<_, String>(3).contains("10.0.0.9"));
+    assert_eq!(row.get::<_, i64>(4), 3);
+    // An older agent says nothing of itself, and that forgets nothing.
+    bench.ingest(&report(&[]));
+    assert_eq!(bench.one::<String>("SELECT version FROM site_agents"), "1.2.3");
+}
+
+#[test]
+fn devices_come_and_go_while_reports_arrive() {
+    let mut bench = Bench::start();
+    let devices: Vec<Value> = (0..50)
+        .map(|i| reported(&format!("10.0.0.{i}"), "offline", "fault"))
+        .collect();
+    let body = report(&devices);
+    std::thread::scope(|scope| {
+        let senders: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(|| {
+                    for _ in 0..15 {
+                        let answer = bench.backend.ingest(TOKEN, &body);
+                        assert_eq!(answer.status, 200, "{answer:?}");
+                    }
+                })
+            })
+            .collect();
+        let mut sql = bench.db.connect();
+        let mut round = 0;
+        while senders.iter().any(|sender| !sender.is_finished()) {
+            // Deadlocks of our own making would end one of the two.
+            sql.batch_execute(
+                "INSERT INTO devices (site_id, name, ip) SELECT id, 'P', '10.0.0.' || i FROM sites, generate_series(0, 49) i ON CONFLICT DO NOTHING",
+            )
+            .unwrap();
+            let which = if round % 2 == 0 { "ip LIKE '%7'" } else { "true" };
+            sql.batch_execute(&format!("DELETE FROM devices WHERE {which}"))
+                .unwrap();
+            round += 1;
+        }
+    });
+    bench
+        .sql
+        .batch_execute("DELETE FROM devices")
+        .unwrap();
+    assert_eq!(bench.one::<i64>("SELECT count(*) FROM alerts WHERE closed_at IS NULL"), 0);
+}
+
+#[test]
+fn a_report_of_two_thousand_devices_takes_few_statements() {
+    let mut bench = Bench::start();
+    bench
+        .sql
+        .batch_execute(
+            "INSERT INTO devices (site_id, name, ip)
+             SELECT id, 'P', '10.' || i / 250 || '.0.' || i % 250 FROM sites, generate_series(1, 2000) i;
+             CREATE TABLE counted (n bigint);
+             CREATE FUNCTION count_it() RETURNS trigger LANGUAGE plpgsql AS
+                 'BEGIN INSERT INTO counted VALUES (1); RETURN NULL; END';
+             CREATE TRIGGER counting AFTER INSERT OR UPDATE ON device_states
+                 FOR EACH STATEMENT EXECUTE FUNCTION count_it()",
+        )
+        .unwrap();
+    let devices: Vec<Value> = (1..=2000)
+        .map(|i| reported(&format!("10.{}.0.{}", i / 250, i % 250), "offline", "fault"))
+        .collect();
+    let answer = bench.ingest(&report(&devices));
+    assert_eq!(answer, json!({"ok": true, "upserted": 2000}));
+    assert_eq!(bench.one::<i64>("SELECT count(*) FROM device_states"), 2000);
+    assert_eq!(bench.one::<i64>("SELECT count(*) FROM alerts"), 2000);
+    // An INSERT with ON CONFLICT fires for both.
+    assert!(bench.one::<i64>("SELECT count(*) FROM counted") <= 2);
+}
+
+#[test]
+fn devices_are_listed_by_site_name_or_id_and_without_their_secrets() {
+    let mut bench = Bench::start();
+    let lyon = add_site(&mut bench.sql, "Lyon & Évry", "lyon-token");
+    bench
+        .sql
+        .execute(
+            "INSERT INTO devices (site_id, name, ip, driver_config) VALUES ($1, 'L', '10.9.0.1', '{\"pjlink\": {\"password\": \"hunter2\"}}')",
+            &[&lyon],
+        )
+        .unwrap();
+    bench.add_device("10.0.0.1");
+    let ips = |path: &str| -> Vec<String> {
+        let answer = bench.backend.get(path);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert!(!answer.body.contains("hunter2") && !answer.body.contains("driver_config"));
+        answer
+            .json()
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|device| device["ip"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(ips("/devices"), ["10.9.0.1", "10.0.0.1"]);
+    assert_eq!(ips("/devices?site="), ["10.9.0.1", "10.0.0.1"]);
+    assert_eq!(ips("/devices?site=Paris"), ["10.0.0.1"]);
+    assert_eq!(ips("/devices?site=Lyon+%26%20%C3%89vry"), ["10.9.0.1"]);
+    assert_eq!(ips(&format!("/devices?site={lyon}")), ["10.9.0.1"]);
+    assert_error(
+        &bench.backend.get("/devices?site=Nowhere"),
+        404,
+        "no such site",
+    );
+}
+
+#[test]
+fn what_is_not_there_or_not_allowed_is_said_in_json() {
+    let bench = Bench::start();
+    for (method, path, status) in [
+        ("GET", "/", 404),
+        ("GET", "/config/", 404),
+        ("GET", "/config/a/b", 404),
+        ("POST", "/nothing", 404),
+        ("GET", "/ingest", 405),
+        ("POST", "/config/x", 405),
+        ("DELETE", "/devices", 405),
+        ("PUT", "/health", 405),
+    ] {
+        let body = (method != "GET").then_some(&b"{}"[..]);
+        let answer = bench.backend.request(method, path, &[], body);
+        assert_error(&answer, status, "");
+        assert_eq!(answer.headers.contains_key("allow"), status == 405, "{path}");
+        assert_eq!(answer.headers["x-content-type-options"], "nosniff");
+    }
+    let head = bench.backend.request("HEAD", "/health", &[], None);
+    assert_eq!((head.status, head.body.as_str()), (200, ""));
+    let health = bench.backend.get("/health").json();
+    assert_eq!((&health["status"], &health["database"]), (&json!("ok"), &json!("ok")));
+    let metrics = bench.backend.get("/metrics");
+    assert!(metrics.headers["content-type"].starts_with("text/plain; version=0.0.4"));
+    assert!(metrics.body.contains("av_backend_http_requests_total{route=\"/ingest\",code=\"405\"} 1"));
+    assert!(metrics.body.contains("av_backend_database_up 1"));
+}
