@@ -1,5 +1,4 @@
-//! Answers of the HTTP server: JSON, errors as `{"error": "..."}`, and the
-//! pages of the web interface.
+//! Answers: every one JSON, errors as `{"error": "..."}`.
 
 use std::io::{Cursor, Read};
 use std::sync::Arc;
@@ -11,8 +10,8 @@ use crate::store::StoreError;
 
 /// An answer, before it is sent.
 #[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
+pub(super) struct Answer {
+    pub(super) status: u16,
     content_type: &'static str,
     headers: Vec<(&'static str, String)>,
     body: Body,
@@ -21,8 +20,6 @@ pub(crate) struct Answer {
 #[derive(Debug)]
 enum Body {
     Own(Vec<u8>),
-    /// Embedded in the program.
-    Static(&'static [u8]),
     /// Kept by a cache.
     Shared(Arc<[u8]>),
 }
@@ -31,7 +28,6 @@ impl AsRef<[u8]> for Body {
     fn as_ref(&self) -> &[u8] {
         match self {
             Self::Own(bytes) => bytes,
-            Self::Static(bytes) => bytes,
             Self::Shared(bytes) => bytes,
         }
     }
@@ -41,7 +37,7 @@ const JSON: &str = "application/json";
 
 impl Answer {
     /// A value as JSON.
-    pub(crate) fn json(status: u16, value: &impl Serialize) -> Self {
+    pub(super) fn json(status: u16, value: &impl Serialize) -> Self {
         match serde_json::to_vec(value) {
             Ok(body) => Self {
                 status,
@@ -57,7 +53,7 @@ impl Answer {
     }
 
     /// A JSON text that a cache keeps.
-    pub(crate) fn shared_json(status: u16, body: Arc<[u8]>) -> Self {
+    pub(super) fn shared_json(status: u16, body: Arc<[u8]>) -> Self {
         Self {
             status,
             content_type: JSON,
@@ -67,56 +63,17 @@ impl Answer {
     }
 
     /// Plain text of some type.
-    pub(crate) fn text(content_type: &'static str, body: String) -> Self {
+    pub(super) fn text(content_type: &'static str, body: String) -> Self {
         Self {
             status: 200,
             content_type,
             headers: Vec::new(),
             body: Body::Own(body.into_bytes()),
         }
-    }
-
-    /// A page of HTML.
-    pub(crate) fn html(status: u16, body: String) -> Self {
-        Self {
-            status,
-            content_type: "text/html; charset=utf-8",
-            headers: Vec::new(),
-            body: Body::Own(body.into_bytes()),
-        }
-    }
-
-    /// A file that is embedded in the program.
-    pub(crate) fn embedded(content_type: &'static str, body: &'static [u8]) -> Self {
-        Self {
-            status: 200,
-            content_type,
-            headers: Vec::new(),
-            body: Body::Static(body),
-        }
-    }
-
-    /// 204: done, and nothing to say.
-    pub(crate) fn done() -> Self {
-        Self {
-            status: 204,
-            content_type: JSON,
-            headers: Vec::new(),
-            body: Body::Static(b""),
-        }
-    }
-
-    /// 303: look at `location`, which must be ASCII.
-    pub(crate) fn see_other(location: impl Into<String>) -> Self {
-        Self {
-            status: 303,
-            ..Self::done()
-        }
-        .with("Location", location)
     }
 
     /// `{"error": "..."}`.
-    pub(crate) fn error(status: u16, error: &str) -> Self {
+    pub(super) fn error(status: u16, error: &str) -> Self {
         Self {
             status,
             content_type: JSON,
@@ -130,14 +87,14 @@ impl Answer {
     }
 
     /// The same with a header.
-    pub(crate) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+    pub(super) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self
     }
 
     /// The same with its body filled up with white space to at least so many
     /// bytes.
-    pub(crate) fn padded(mut self, least: usize) -> Self {
+    pub(super) fn padded(mut self, least: usize) -> Self {
         let mut bytes = self.body.as_ref().to_vec();
         bytes.resize(bytes.len().max(least), b' ');
         self.body = Body::Own(bytes);
@@ -145,21 +102,18 @@ impl Answer {
     }
 
     /// As tiny_http sends it.
-    pub(crate) fn into_response(self) -> Response<Box<dyn Read + Send>> {
+    pub(super) fn into_response(self) -> Response<Box<dyn Read + Send>> {
         let length = self.body.as_ref().len();
         let mut headers = Vec::with_capacity(self.headers.len() + 4);
-        // What the answer sets itself stands in place of these.
-        let usual = [
-            ("Content-Type", self.content_type),
-            ("Cache-Control", "no-store"),
-            ("X-Content-Type-Options", "nosniff"),
-            ("Server", "av-backend"),
+        let all = [
+            ("Content-Type", self.content_type.to_owned()),
+            ("Cache-Control", "no-store".to_owned()),
+            ("X-Content-Type-Options", "nosniff".to_owned()),
+            ("Server", "av-backend".to_owned()),
         ]
         .into_iter()
-        .filter(|(name, _)| !self.headers.iter().any(|(own, _)| own == name))
-        .map(|(name, value)| (name, value.to_owned()))
-        .collect::<Vec<_>>();
-        for (name, value) in usual.into_iter().chain(self.headers) {
+        .chain(self.headers);
+        for (name, value) in all {
             // Only a value that is not ASCII fails, and all are ours.
             if let Ok(header) = Header::from_bytes(name.as_bytes(), value.as_bytes()) {
                 headers.push(header);
