@@ -183,3 +183,158 @@ pub(super) fn summary(observations: &[Observation]) -> String {
         parts.join(", ")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+    use std::sync::Arc;
+
+    use av_proto::config::{SiteConfig, SiteParts};
+    use av_proto::driver::DriverSettings;
+    use av_proto::secret::Secret;
+    use crossbeam_channel::{Receiver, bounded};
+    use serde_json::json;
+
+    use super::super::pool::Prober;
+    use super::*;
+    use crate::config::{BackendUrl, Identity};
+    use crate::supervisor::Health;
+
+    /// Devices in 10.0.0.0/16 live; the others are dead, and their probes take
+    /// until the test lets them go.
+    #[derive(Clone)]
+    struct Simulated {
+        dead: Receiver<()>,
+        panics_at: Option<IpAddr>,
+    }
+
+    impl Prober for Simulated {
+        fn probe(&self, ip: IpAddr, _: &DriverSettings) -> Finding {
+            assert_ne!(Some(ip), self.panics_at, "to order");
+            if ip.to_string().starts_with("10.0.") {
+                return Finding::new(Status::Online);
+            }
+            let _ = self.dead.recv();
+            Finding::new(Status::Offline)
+        }
+
+        fn share(&self) -> Arc<dyn Prober> {
+            Arc::new(self.clone())
+        }
+    }
+
+    fn config(addresses: impl Iterator<Item = String>) -> ActiveConfig {
+        let devices: Vec<_> = addresses
+            .map(|ip| {
+                let device = json!({"ip": ip, "name": ip, "driver": "ping"});
+                serde_json::value::to_raw_value(&device).unwrap()
+            })
+            .collect();
+        let parts = SiteParts {
+            site_name: "S",
+            ..SiteParts::default()
+        };
+        ActiveConfig {
+            identity: Identity {
+                site_token: Secret::new("t"),
+                backend_url: BackendUrl::parse("http://backend").unwrap(),
+            },
+            site: SiteConfig::validate(&parts, &devices).unwrap(),
+            hash: None,
+            applied_at: None,
+        }
+    }
+
+    /// One sweep on a thread, its state shown in `shown`.
+    fn run(
+        active: &ActiveConfig,
+        prober: &Simulated,
+        memory: &mut MemoryStore,
+        shown: &ArcSwap<SweepState>,
+        health: &Health,
+    ) -> Vec<Observation> {
+        let (_running, stop) = bounded(0);
+        let pool = Pool::start(prober.share(), health).unwrap();
+        sweep(Sweep {
+            active,
+            pool: &pool,
+            memory,
+            shown,
+            stop: &stop,
+            swept_at: Timestamp::now(),
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn more_dead_devices_than_workers_do_not_delay_the_living() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut memory = MemoryStore::load(&dir.path().join("devices.json"));
+        let shown = ArcSwap::from_pointee(SweepState::default());
+        let health = Health::default();
+        // The dead come first in the configuration, 200 of them.
+        let dead = (0..200).map(|i| format!("10.9.0.{i}"));
+        let active = config(dead.chain((0..100).map(|i| format!("10.0.0.{i}"))));
+
+        // The first sweep learns who is dead.
+        let (release, dead) = bounded(0);
+        drop(release);
+        let prober = Simulated {
+            dead,
+            panics_at: None,
+        };
+        let first = run(&active, &prober, &mut memory, &shown, &health);
+        let online = |observations: &[Observation]| {
+            observations
+                .iter()
+                .filter(|o| o.finding.status == Status::Online)
+                .count()
+        };
+        assert_eq!((first.len(), online(&first)), (300, 100));
+        assert_eq!(first[0].device.ip_text, "10.9.0.0", "in the given order");
+
+        // In the second every living device is seen while all of the dead
+        // still take their time.
+        let (release, dead) = bounded(0);
+        let prober = Simulated {
+            dead,
+            panics_at: None,
+        };
+        let second = Timestamp::now();
+        std::thread::scope(|scope| {
+            let swept = scope.spawn(|| run(&active, &prober, &mut memory, &shown, &health));
+            let seen = || {
+                let state = shown.load();
+                let fresh =
+                    |o: &&Observation| o.finding.status == Status::Online && o.observed_at > second;
+                state.observations.iter().filter(fresh).count()
+            };
+            let began = Instant::now();
+            while seen() < 100 {
+                assert!(began.elapsed() < Duration::from_secs(60), "{}", seen());
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            assert!(!swept.is_finished());
+            drop(release);
+            assert_eq!(swept.join().unwrap().len(), 300);
+        });
+    }
+
+    #[test]
+    fn a_probe_that_panics_is_an_observation_and_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut memory = MemoryStore::load(&dir.path().join("devices.json"));
+        let shown = ArcSwap::from_pointee(SweepState::default());
+        let health = Health::default();
+        let active = config((0..3).map(|i| format!("10.0.0.{i}")));
+        let (_release, dead) = bounded(0);
+        let prober = Simulated {
+            dead,
+            panics_at: Some("10.0.0.1".parse().unwrap()),
+        };
+        let found = run(&active, &prober, &mut memory, &shown, &health);
+        let statuses: Vec<Status> = found.iter().map(|o| o.finding.status).collect();
+        assert_eq!(statuses, [Status::Online, Status::Unknown, Status::Online]);
+        assert_eq!(health.panics()[0].thread, "probe");
+    }
+}
