@@ -436,7 +436,7 @@ fn what_is_not_pjlink_is_offline() {
         (b"\x1b[2J\xff\x00x\r", ": \u{fffd}[2J\u{fffd}\u{fffd}x"),
         (&[b'A'; 5000], ""),
     ] {
-        let projector = Projector::start(|peer| {
+        let projector = Projector::start(move |peer| {
             peer.say(said);
             peer.wait();
         });
