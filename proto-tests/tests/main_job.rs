@@ -76,6 +76,7 @@ fn a_device_added_in_sql_is_watched_and_its_state_known_and_gone_when_deleted() 
     backend = Backend::spawn(&db.url(), |command| {
         command.env("AV_LISTEN", &address);
     });
+    backend.url = format!("http://{address}");
     backend.wait_until_healthy();
 
     sql.execute("DELETE FROM devices WHERE ip = '127.0.0.1'", &[])
