@@ -50,6 +50,10 @@ struct Kind {
 /// # Errors
 /// Where it is not JSON, or not an object of one of the two kinds.
 pub fn check(document: &[u8]) -> Result<Checked, FieldError> {
+    // serde would read an array as the fields in their order.
+    if document.trim_ascii_start().first() == Some(&b'[') {
+        return Err(FieldError::new("document", "is an array, not an object"));
+    }
     let kind: Kind = from_json(document)?;
     if kind.config_hash.is_some() {
         check_answer(document)
@@ -216,7 +220,8 @@ mod tests {
     fn what_is_no_configuration_is_an_error() {
         for (document, said) in [
             ("{", "document: is not JSON: "),
-            ("[]", "document: "),
+            ("[]", "document: is an array"),
+            (" [null, 1]", "document: is an array"),
             (r#"{"config_hash":"x"}"#, "config_hash: "),
         ] {
             let error = check(document.as_bytes()).unwrap_err().to_string();

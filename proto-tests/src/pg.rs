@@ -133,13 +133,19 @@ impl Cluster {
 
     /// Stops every process of the server where it stands (SIGSTOP): its
     /// sockets stay open and nothing answers, as on a machine that hangs.
+    ///
+    /// # Panics
+    /// When the server does not run.
     pub fn freeze(&self) {
-        self.signal("STOP");
+        assert!(self.signal("STOP"), "the server does not run");
     }
 
     /// Ends [`Cluster::freeze`].
+    ///
+    /// # Panics
+    /// When the server does not run.
     pub fn thaw(&self) {
-        self.signal("CONT");
+        assert!(self.signal("CONT"), "the server does not run");
     }
 
     /// The connection string of one of its databases.
@@ -198,7 +204,6 @@ impl Cluster {
             .arg(self.data())
             .arg(self.port.to_string())
             .arg(&self.dir)
-            .process_group(0)
             .stdin(Stdio::piped())
             .stdout(file)
             .stderr(stderr)
@@ -222,14 +227,21 @@ impl Cluster {
         }
     }
 
-    fn signal(&self, name: &str) {
-        if let Some(watcher) = &*self.watcher() {
-            let status = Command::new("/bin/sh")
-                .args(["-c", &format!("kill -{name} -{}", watcher.id())])
-                .status()
-                .expect("kill runs");
-            assert!(status.success(), "kill -{name} failed");
+    /// Signals the server and each of its processes, which are not in its
+    /// process group: every one leads a session of its own.
+    fn signal(&self, name: &str) -> bool {
+        let file = self.data().join("postmaster.pid");
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        let Some(postmaster) = text.lines().next() else {
+            return false;
+        };
+        // The postmaster first: it must not start a new one in between.
+        let runs = kill(name, postmaster);
+        for child in children(postmaster) {
+            // One may end by itself in between.
+            kill(name, &child);
         }
+        runs
     }
 
     fn command(&self, program: &str) -> Command {
@@ -248,9 +260,8 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         if let Some(mut watcher) = self.watcher().take() {
-            let _ = Command::new("/bin/sh")
-                .args(["-c", &format!("kill -CONT -{}", watcher.id())])
-                .status();
+            // A server that is frozen does not end.
+            self.signal("CONT");
             drop(watcher.stdin.take());
             let _ = watcher.wait();
         }
@@ -349,6 +360,29 @@ impl Database<'_> {
             .expect("pg_terminate_backend")
             .len()
     }
+}
+
+fn kill(signal: &str, process: &str) -> bool {
+    Command::new("/bin/sh")
+        .args(["-c", &format!("kill -{signal} {process} 2>/dev/null")])
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// The processes whose parent is this one (`/proc/PID/stat`, proc(5)).
+fn children(parent: &str) -> Vec<String> {
+    std::fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+            // The name in parentheses may hold anything.
+            let (_, after_name) = stat.rsplit_once(')')?;
+            let ppid = after_name.split_whitespace().nth(1)?;
+            (ppid == parent).then(|| entry.file_name().to_string_lossy().into_owned())
+        })
+        .collect()
 }
 
 /// Where `initdb` and `postgres` are: beside each other on `PATH`, or in the

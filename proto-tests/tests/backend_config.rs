@@ -71,8 +71,22 @@ fn the_answer_has_the_contracts_shape() {
     );
     // The order of the fields is the contract's.
     let places: Vec<usize> = [
-        "config_hash", "site_name", "timezone", "doubt_after_days", "reporting", "devices", "ip",
-        "name", "building", "floor", "room", "type", "driver", "snmp", "pjlink", "expectations",
+        "config_hash",
+        "site_name",
+        "timezone",
+        "doubt_after_days",
+        "reporting",
+        "devices",
+        "ip",
+        "name",
+        "building",
+        "floor",
+        "room",
+        "type",
+        "driver",
+        "snmp",
+        "pjlink",
+        "expectations",
         "driver_config",
     ]
     .iter()
@@ -130,7 +144,10 @@ fn an_unknown_token_is_answered_with_404_and_logged_nowhere() {
     let metrics = bench.backend.get("/metrics").body;
     let log = bench.backend.process.log();
     for text in [metrics, log] {
-        assert!(!text.contains(TOKEN) && !text.contains("wrong-token-77"), "{text}");
+        assert!(
+            !text.contains(TOKEN) && !text.contains("wrong-token-77"),
+            "{text}"
+        );
     }
 }
 
@@ -142,7 +159,11 @@ fn the_token_is_in_no_log_even_at_the_finest_level() {
         command.env("RUST_LOG", "trace");
     });
     backend.wait_until_healthy();
-    for path in [format!("/config/{TOKEN}"), format!("/config/{TOKEN}/x"), "/config/other-token-9".to_owned()] {
+    for path in [
+        format!("/config/{TOKEN}"),
+        format!("/config/{TOKEN}/x"),
+        "/config/other-token-9".to_owned(),
+    ] {
         let _ = backend.get(&path);
     }
     let _ = backend.ingest(TOKEN, &report(&[reported("10.0.0.1", "online", "ok")]));
@@ -279,11 +300,17 @@ fn changes_are_seen(bench: &mut Bench, round: usize) {
     assert!(bench.configured().contains(&ip), "round {round}: INSERT");
     bench
         .sql
-        .execute("UPDATE devices SET room = $2 WHERE ip = $1", &[&ip, &format!("R{round}")])
+        .execute(
+            "UPDATE devices SET room = $2 WHERE ip = $1",
+            &[&ip, &format!("R{round}")],
+        )
         .unwrap();
     sleep(SEEN_AFTER);
     assert!(
-        bench.config().to_string().contains(&format!("\"R{round}\"")),
+        bench
+            .config()
+            .to_string()
+            .contains(&format!("\"R{round}\"")),
         "round {round}: UPDATE"
     );
     bench
@@ -312,7 +339,8 @@ fn a_poll_sees_a_commit_also_when_the_notification_connection_is_cut() {
     let mut bench = Bench::start();
     Polling::run(&mut bench, |bench| {
         for round in 0..10 {
-            let hits = |bench: &Bench| bench.metric("av_backend_config_polls_total{result=\"hit\"}");
+            let hits =
+                |bench: &Bench| bench.metric("av_backend_config_polls_total{result=\"hit\"}");
             let before = hits(bench);
             bench
                 .backend
@@ -426,24 +454,74 @@ impl Random {
 
     fn text(&mut self) -> String {
         const PARTS: &[&str] = &[
-            "a", "Z", "0", " ", "é", "ß", "日本", "😀", "\u{301}", "\"", "\\", "/", "\n", "\t",
-            "\u{1}", "\u{1f}", "\u{7f}", "\u{80}", "\u{2028}", "\u{ffff}", "\u{10ffff}", "<&>",
-            "\u{feff}", "'", "null", "%", "\u{8}", "\u{c}", "\r",
+            "a",
+            "Z",
+            "0",
+            " ",
+            "é",
+            "ß",
+            "日本",
+            "😀",
+            "\u{301}",
+            "\"",
+            "\\",
+            "/",
+            "\n",
+            "\t",
+            "\u{1}",
+            "\u{1f}",
+            "\u{7f}",
+            "\u{80}",
+            "\u{2028}",
+            "\u{ffff}",
+            "\u{10ffff}",
+            "<&>",
+            "\u{feff}",
+            "'",
+            "null",
+            "%",
+            "\u{8}",
+            "\u{c}",
+            "\r",
         ];
         (0..self.below(6)).map(|_| *self.pick(PARTS)).collect()
     }
 
     fn number(&mut self) -> String {
         const SPECIAL: &[&str] = &[
-            "0", "-0", "-0.0", "0.0", "1e16", "1e-5", "0.1", "1E+2", "1.10", "100.0", "1e15",
-            "123456789012345678901234567890", "-18446744073709551617", "9007199254740993",
-            "9007199254740993.0", "1e400", "1e-400", "1.7976931348623157e308", "5e-324",
-            "0.0001", "0.00001", "12345678901234567.25", "3.0e3", "0.30000000000000004",
-            "2.2250738585072014e-308", "1e22", "1e23", "1.0e16", "9999999999999999.5",
+            "0",
+            "-0",
+            "-0.0",
+            "0.0",
+            "1e16",
+            "1e-5",
+            "0.1",
+            "1E+2",
+            "1.10",
+            "100.0",
+            "1e15",
+            "123456789012345678901234567890",
+            "-18446744073709551617",
+            "9007199254740993",
+            "9007199254740993.0",
+            "1e400",
+            "1e-400",
+            "1.7976931348623157e308",
+            "5e-324",
+            "0.0001",
+            "0.00001",
+            "12345678901234567.25",
+            "3.0e3",
+            "0.30000000000000004",
+            "2.2250738585072014e-308",
+            "1e22",
+            "1e23",
+            "1.0e16",
+            "9999999999999999.5",
         ];
         match self.below(4) {
             0 => (*self.pick(SPECIAL)).to_owned(),
-            1 => (self.next().cast_signed() >> self.below(64)).to_string(),
+            1 => (i64::from_ne_bytes(self.next().to_ne_bytes()) >> self.below(64)).to_string(),
             2 => f64::from_bits(self.next())
                 .to_string()
                 .replace("NaN", "0.5")
@@ -452,7 +530,7 @@ impl Random {
             _ => {
                 let (whole, part, exponent) =
                     (self.below(1000), self.below(100_000), self.below(40));
-                format!("{whole}.{part}e{}", exponent.cast_signed() - 20)
+                format!("{whole}.{part}e{}", i64::try_from(exponent).unwrap() - 20)
             }
         }
     }
@@ -484,7 +562,12 @@ impl Random {
                 // Deep, but not deeper than Python reads.
                 let depth = usize::try_from(self.below(150)).unwrap();
                 let (open, close) = *self.pick(&[("[", "]"), ("{\"k\":", "}")]);
-                Some(format!("{}{}{}", open.repeat(depth), self.number(), close.repeat(depth)))
+                Some(format!(
+                    "{}{}{}",
+                    open.repeat(depth),
+                    self.number(),
+                    close.repeat(depth)
+                ))
             }
             _ => Some(self.json(5)),
         }

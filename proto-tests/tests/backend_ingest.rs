@@ -13,9 +13,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use av_proto_tests::process::LIMIT;
-use backend_support::{
-    Bench, TOKEN, add_site, assert_error, numbered, observed, report, reported,
-};
+use backend_support::{Bench, TOKEN, add_site, assert_error, numbered, observed, report, reported};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
@@ -134,7 +132,11 @@ fn tokens_and_site_names() {
         .backend
         .request("POST", "/ingest", &[], Some(body.as_bytes()));
     assert_error(&without, 401, "X-Site-Token");
-    assert_error(&bench.backend.ingest("wrong", &report(&[])), 401, "X-Site-Token");
+    assert_error(
+        &bench.backend.ingest("wrong", &report(&[])),
+        401,
+        "X-Site-Token",
+    );
     // Lyon's token does not report for Paris.
     assert_error(
         &bench.backend.ingest("lyon-token", &report(&[])),
@@ -148,7 +150,10 @@ fn tokens_and_site_names() {
         404,
         "site_name: there is no such site",
     );
-    assert_eq!(bench.ingest(&report(&[])), json!({"ok": true, "upserted": 0}));
+    assert_eq!(
+        bench.ingest(&report(&[])),
+        json!({"ok": true, "upserted": 0})
+    );
 }
 
 #[test]
@@ -166,18 +171,27 @@ fn a_body_of_another_shape_is_refused_with_the_field_and_nothing_is_taken() {
         ("{".to_owned(), "document: is not JSON"),
         ("[]".to_owned(), "document: "),
         ("{}".to_owned(), "site_name"),
-        (
-            json!({"site_name": "Paris"}).to_string(),
-            "devices",
-        ),
+        (json!({"site_name": "Paris"}).to_string(), "devices"),
         (with("status", json!("up")), "devices[1].status: "),
         (with("verdict", json!("fine")), "devices[1].verdict: "),
         (with("ip", json!(7)), "devices[1].ip: "),
-        (with("metrics", json!([])), "devices[1].metrics: is not an object"),
-        (with("detail", json!("x".repeat(281))), "devices[1].detail: has 281"),
-        (with("observed_at", json!("soon")), "devices[1].observed_at: "),
+        (
+            with("metrics", json!([])),
+            "devices[1].metrics: is not an object",
+        ),
+        (
+            with("detail", json!("x".repeat(281))),
+            "devices[1].detail: has 281",
+        ),
+        (
+            with("observed_at", json!("soon")),
+            "devices[1].observed_at: ",
+        ),
         // What JSON has and PostgreSQL has not.
-        (with("metrics", json!({"s": "\0"})), "metrics: cannot be stored"),
+        (
+            with("metrics", json!({"s": "\0"})),
+            "metrics: cannot be stored",
+        ),
         (
             with("metrics", json!({"n": 1})).replace("\"n\":1", "\"n\":1e999999"),
             "metrics: cannot be stored",
@@ -261,7 +275,10 @@ fn bodies_past_the_limit_are_refused_whether_their_length_is_said_or_not() {
     assert_eq!(&answer, b"HTTP/1.1 401");
     // And the backend is well.
     assert_eq!(bench.backend.get("/health").status, 200);
-    assert_eq!(bench.ingest(&report(&[])), json!({"ok": true, "upserted": 0}));
+    assert_eq!(
+        bench.ingest(&report(&[])),
+        json!({"ok": true, "upserted": 0})
+    );
 }
 
 #[test]
@@ -310,9 +327,12 @@ fn senders_that_stall_leave_workers_for_everybody_else() {
         assert_eq!(bench.config()["site_name"], "Paris");
     }
     drop(stalled);
-    bench.backend.process.wait_for("reports are taken again", || {
-        (bench.backend.ingest(TOKEN, &report(&[])).status == 200).then_some(())
-    });
+    bench
+        .backend
+        .process
+        .wait_for("reports are taken again", || {
+            (bench.backend.ingest(TOKEN, &report(&[])).status == 200).then_some(())
+        });
 }
 
 #[test]
@@ -338,7 +358,10 @@ fn a_report_that_is_sent_again_is_taken_once() {
     // Another spool, made after the agent's disk was lost, starts from 1.
     assert_eq!(send(&bench, "s2", 1, "offline", 200), taken);
     assert_eq!(send(&bench, "s1", 4, "online", 100), taken);
-    assert_eq!(bench.metric("av_backend_reports_total{result=\"repetition\"}"), 2.0);
+    assert_eq!(
+        bench.metric("av_backend_reports_total{result=\"repetition\"}"),
+        2.0
+    );
     // A site's streams are its own.
     add_site(&mut bench.sql, "Lyon", "lyon-token");
     let mut lyon = numbered(&[], "s1", 1);
@@ -357,7 +380,9 @@ fn of_the_same_report_sent_many_times_at_once_one_is_taken() {
         let body = numbered(&[reported("10.0.0.1", "online", "ok")], "s", seq);
         let duplicates = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..8)
-                .map(|_| scope.spawn(|| bench.backend.ingest(TOKEN, &body).json()["duplicate"] == true))
+                .map(|_| {
+                    scope.spawn(|| bench.backend.ingest(TOKEN, &body).json()["duplicate"] == true)
+                })
                 .collect();
             threads
                 .into_iter()
@@ -375,7 +400,13 @@ fn a_refused_report_does_not_use_up_its_place() {
     bench.add_device("10.0.0.1");
     let mut bad = reported("10.0.0.1", "online", "ok");
     bad["metrics"] = json!({"s": "\0"});
-    assert_eq!(bench.backend.ingest(TOKEN, &numbered(&[bad], "s", 1)).status, 400);
+    assert_eq!(
+        bench
+            .backend
+            .ingest(TOKEN, &numbered(&[bad], "s", 1))
+            .status,
+        400
+    );
     let good = numbered(&[reported("10.0.0.1", "online", "ok")], "s", 1);
     assert_eq!(bench.ingest(&good), json!({"ok": true, "upserted": 1}));
 }
@@ -388,9 +419,14 @@ fn a_replay_lands_in_the_history_at_its_own_time_and_leaves_the_state_alone() {
     let (old, older, new) = (ago(3000), ago(6000), ago(10));
     bench.ingest(&report(&[observed("10.0.0.1", "offline", "fault", &new)]));
     bench.ingest(&report(&[observed("10.0.0.1", "online", "ok", &old)]));
-    bench.ingest(&report(&[observed("10.0.0.1", "offline", "unknown", &older)]));
+    bench.ingest(&report(&[observed(
+        "10.0.0.1", "offline", "unknown", &older,
+    )]));
     let state = bench.device("10.0.0.1");
-    assert_eq!((&state["status"], &state["verdict"]), (&json!("offline"), &json!("fault")));
+    assert_eq!(
+        (&state["status"], &state["verdict"]),
+        (&json!("offline"), &json!("fault"))
+    );
     assert_eq!(time(&state["observed_at"]), new.parse().unwrap());
     // The replay did find it online, and that counts.
     assert_eq!(time(&state["last_ok_at"]), old.parse().unwrap());
@@ -443,16 +479,22 @@ fn the_history_has_each_change_and_one_row_an_hour() {
     detail["detail"] = json!("lamp 1: 2000 h");
     for (device, rows) in [
         (observed("10.0.0.1", "online", "ok", &ago(4 * 3600)), 1),
-        (observed("10.0.0.1", "online", "ok", &ago(4 * 3600 - 300)), 1),
+        (
+            observed("10.0.0.1", "online", "ok", &ago(4 * 3600 - 300)),
+            1,
+        ),
         (observed("10.0.0.1", "online", "ok", &ago(3 * 3600 + 1)), 1),
         (observed("10.0.0.1", "online", "ok", &ago(3 * 3600)), 2),
-        (observed("10.0.0.1", "online", "ok", &ago(3 * 3600 - 300)), 2),
+        (
+            observed("10.0.0.1", "online", "ok", &ago(3 * 3600 - 300)),
+            2,
+        ),
         (detail, 3),
         (observed("10.0.0.1", "offline", "unknown", &ago(3600)), 4),
         (observed("10.0.0.1", "offline", "fault", &ago(3300)), 5),
         (observed("10.0.0.1", "offline", "fault", &ago(3000)), 5),
     ] {
-        bench.ingest(&report(&[device.clone()]));
+        bench.ingest(&report(std::slice::from_ref(&device)));
         assert_eq!(history(&mut bench, "10.0.0.1").len(), rows, "{device}");
     }
     let state = bench.device("10.0.0.1");
@@ -473,8 +515,18 @@ fn a_wrong_clock_spoils_nothing() {
         assert!(seen >= started && seen <= Timestamp::now(), "{at}");
     }
     // Some hours fast, then put right: the next report counts again.
-    bench.ingest(&report(&[observed("10.0.0.1", "online", "ok", &ago(-7200))]));
-    bench.ingest(&report(&[observed("10.0.0.1", "offline", "fault", &ago(0))]));
+    bench.ingest(&report(&[observed(
+        "10.0.0.1",
+        "online",
+        "ok",
+        &ago(-7200),
+    )]));
+    bench.ingest(&report(&[observed(
+        "10.0.0.1",
+        "offline",
+        "fault",
+        &ago(0),
+    )]));
     assert_eq!(bench.device("10.0.0.1")["verdict"], "fault");
 }
 
@@ -546,7 +598,10 @@ fn the_agents_own_state_is_kept() {
     assert_eq!(row.get::<_, i64>(4), 3);
     // An older agent says nothing of itself, and that forgets nothing.
     bench.ingest(&report(&[]));
-    assert_eq!(bench.one::<String>("SELECT version FROM site_agents"), "1.2.3");
+    assert_eq!(
+        bench.one::<String>("SELECT version FROM site_agents"),
+        "1.2.3"
+    );
 }
 
 #[test]
@@ -575,17 +630,21 @@ fn devices_come_and_go_while_reports_arrive() {
                 "INSERT INTO devices (site_id, name, ip) SELECT id, 'P', '10.0.0.' || i FROM sites, generate_series(0, 49) i ON CONFLICT DO NOTHING",
             )
             .unwrap();
-            let which = if round % 2 == 0 { "ip LIKE '%7'" } else { "true" };
+            let which = if round % 2 == 0 {
+                "ip LIKE '%7'"
+            } else {
+                "true"
+            };
             sql.batch_execute(&format!("DELETE FROM devices WHERE {which}"))
                 .unwrap();
             round += 1;
         }
     });
-    bench
-        .sql
-        .batch_execute("DELETE FROM devices")
-        .unwrap();
-    assert_eq!(bench.one::<i64>("SELECT count(*) FROM alerts WHERE closed_at IS NULL"), 0);
+    bench.sql.batch_execute("DELETE FROM devices").unwrap();
+    assert_eq!(
+        bench.one::<i64>("SELECT count(*) FROM alerts WHERE closed_at IS NULL"),
+        0
+    );
 }
 
 #[test]
@@ -666,15 +725,26 @@ fn what_is_not_there_or_not_allowed_is_said_in_json() {
         let body = (method != "GET").then_some(&b"{}"[..]);
         let answer = bench.backend.request(method, path, &[], body);
         assert_error(&answer, status, "");
-        assert_eq!(answer.headers.contains_key("allow"), status == 405, "{path}");
+        assert_eq!(
+            answer.headers.contains_key("allow"),
+            status == 405,
+            "{path}"
+        );
         assert_eq!(answer.headers["x-content-type-options"], "nosniff");
     }
     let head = bench.backend.request("HEAD", "/health", &[], None);
     assert_eq!((head.status, head.body.as_str()), (200, ""));
     let health = bench.backend.get("/health").json();
-    assert_eq!((&health["status"], &health["database"]), (&json!("ok"), &json!("ok")));
+    assert_eq!(
+        (&health["status"], &health["database"]),
+        (&json!("ok"), &json!("ok"))
+    );
     let metrics = bench.backend.get("/metrics");
     assert!(metrics.headers["content-type"].starts_with("text/plain; version=0.0.4"));
-    assert!(metrics.body.contains("av_backend_http_requests_total{route=\"/ingest\",code=\"405\"} 1"));
+    assert!(
+        metrics
+            .body
+            .contains("av_backend_http_requests_total{route=\"/ingest\",code=\"405\"} 1")
+    );
     assert!(metrics.body.contains("av_backend_database_up 1"));
 }

@@ -6,9 +6,10 @@
 //! caller at a time tries to connect to a database that is known to be down,
 //! at most every [`RETRY_EVERY`], and everybody else is told.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::bounded;
 use postgres::Client;
 
 use super::connector::{Connector, Purpose};
@@ -18,13 +19,18 @@ use super::error::{StoreError, describe};
 const RETRY_EVERY: Duration = Duration::from_millis(300);
 /// How long a caller waits for a connection while all are in use.
 const CHECKOUT_LIMIT: Duration = Duration::from_secs(2);
-/// A connection that lay idle longer is tried before it is used.
-const TRUST_IDLE: Duration = Duration::from_secs(1);
-/// How long such a try may take: longer, and the database hangs.
+/// A connection that was used before is tried before it is used again. How
+/// long such a try may take: longer, and the database hangs.
 const TRY_LIMIT: Duration = Duration::from_millis(1500);
+/// How long a caller waits for a new connection. The library bounds only the
+/// first step, the TCP connection; a database that hangs accepts that.
+const CONNECT_LIMIT: Duration = Duration::from_secs(4);
 
 /// The pool.
-pub(super) struct Pool {
+pub(super) struct Pool(Arc<Shared>);
+
+/// What the callers share with the threads that connect.
+struct Shared {
     connector: Connector,
     max: usize,
     state: Mutex<State>,
@@ -32,28 +38,23 @@ pub(super) struct Pool {
 }
 
 struct State {
-    idle: Vec<Idle>,
+    idle: Vec<Client>,
     /// Connections that exist or are being made.
     total: usize,
+    /// Threads that are making one.
+    connecting: usize,
     down: Option<Down>,
-}
-
-struct Idle {
-    client: Client,
-    since: Instant,
 }
 
 /// The database is known to be down.
 struct Down {
     why: String,
     retry_at: Instant,
-    /// Somebody is trying to connect just now.
-    trying: bool,
 }
 
 /// A connection taken from the pool; it goes back when it is dropped.
 pub(super) struct Pooled<'a> {
-    pool: &'a Pool,
+    pool: &'a Shared,
     client: Option<Client>,
     /// It was used before, so that its other end may be gone.
     pub(super) reused: bool,
@@ -76,69 +77,96 @@ pub(super) fn bury(client: Client) {
 
 impl Pool {
     pub(super) fn new(connector: Connector, max: usize) -> Self {
-        Self {
+        Self(Arc::new(Shared {
             connector,
             max,
             state: Mutex::new(State {
                 idle: Vec::new(),
                 total: 0,
+                connecting: 0,
                 down: None,
             }),
             freed: Condvar::new(),
-        }
+        }))
     }
 
     /// Takes a connection, a fresh one where `fresh` is set.
     pub(super) fn take(&self, fresh: bool) -> Result<Pooled<'_>, StoreError> {
         let deadline = Instant::now() + CHECKOUT_LIMIT;
         loop {
-            match self.next(fresh, deadline)? {
-                Some(mut idle) => {
-                    let works = idle.since.elapsed() < TRUST_IDLE
-                        || idle.client.is_valid(TRY_LIMIT).is_ok();
-                    // A connection that is closed says nothing of the
-                    // database, which may have restarted; one that gives no
-                    // answer says that it hangs.
-                    if works && !idle.client.is_closed() {
-                        return Ok(self.pooled(idle.client, true));
-                    }
-                    let hangs = !idle.client.is_closed();
-                    bury(idle.client);
-                    self.lost();
-                    if hangs {
-                        let why = "it does not answer".to_owned();
-                        self.mark_down(why.clone());
-                        return Err(StoreError::Unavailable(why));
-                    }
-                }
-                None => {
-                    return match self.connector.connect(Purpose::Requests) {
-                        Ok(client) => {
-                            self.mark_up();
-                            Ok(self.pooled(client, false))
-                        }
-                        Err(error) => {
-                            self.lost();
-                            let why = describe(&error);
-                            self.mark_down(why.clone());
-                            Err(StoreError::Unavailable(why))
-                        }
-                    };
-                }
+            let Some(mut client) = self.0.next(fresh, deadline)? else {
+                return Ok(self.0.pooled(self.connect()?, false));
+            };
+            if client.is_valid(TRY_LIMIT).is_ok() {
+                return Ok(self.0.pooled(client, true));
+            }
+            // A connection that is closed says nothing of the database, which
+            // may have restarted; one that gives no answer says that it hangs.
+            let hangs = !client.is_closed();
+            bury(client);
+            self.0.lost();
+            if hangs {
+                let why = "it does not answer".to_owned();
+                self.0.mark_down(why.clone());
+                return Err(StoreError::Unavailable(why));
             }
         }
     }
 
+    /// Notes that the database is down, and wakes those who wait for a
+    /// connection: they are told so.
+    pub(super) fn mark_down(&self, why: String) {
+        self.0.mark_down(why);
+    }
+
+    /// Makes a connection on a thread of its own. Where that takes too long,
+    /// the caller is told that the database is down, and the thread goes on:
+    /// nobody else tries before it has an outcome.
+    fn connect(&self) -> Result<Client, StoreError> {
+        let shared = self.0.clone();
+        let (sender, receiver) = bounded(0);
+        let spawned = std::thread::Builder::new()
+            .name("connect".to_owned())
+            .spawn(move || {
+                let outcome = shared.connector.connect(Purpose::Requests);
+                shared.connected(outcome.as_ref().err());
+                // The caller may have given up: then it is anybody's.
+                if let Err(unsent) = sender.send(outcome) {
+                    if let Ok(client) = unsent.into_inner() {
+                        shared.give_back(client);
+                        shared.mark_up();
+                    }
+                }
+            });
+        if let Err(error) = spawned {
+            self.0.connected(None);
+            self.0.lost();
+            let why = format!("no thread to connect with: {error}");
+            self.0.mark_down(why.clone());
+            return Err(StoreError::Unavailable(why));
+        }
+        match receiver.recv_timeout(CONNECT_LIMIT) {
+            Ok(outcome) => outcome.map_err(|error| StoreError::Unavailable(describe(&error))),
+            Err(_) => {
+                let why = "it does not answer".to_owned();
+                self.0.mark_down(why.clone());
+                Err(StoreError::Unavailable(why))
+            }
+        }
+    }
+}
+
+impl Shared {
     /// An idle connection, or the right to make one.
-    fn next(&self, fresh: bool, deadline: Instant) -> Result<Option<Idle>, StoreError> {
+    fn next(&self, fresh: bool, deadline: Instant) -> Result<Option<Client>, StoreError> {
         let mut state = self.lock();
         loop {
-            if let Some(down) = &mut state.down {
-                if down.trying || Instant::now() < down.retry_at {
+            if let Some(down) = &state.down {
+                if state.connecting > 0 || Instant::now() < down.retry_at {
                     return Err(StoreError::Unavailable(down.why.clone()));
                 }
-                down.trying = true;
                 state.total += 1;
+                state.connecting += 1;
                 return Ok(None);
             }
             if fresh {
@@ -150,6 +178,7 @@ impl Pool {
             }
             if state.total < self.max {
                 state.total += 1;
+                state.connecting += 1;
                 return Ok(None);
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -175,6 +204,11 @@ impl Pool {
         }
     }
 
+    fn give_back(&self, client: Client) {
+        self.lock().idle.push(client);
+        self.freed.notify_one();
+    }
+
     fn lost(&self) {
         let mut state = self.lock();
         state.total = state.total.saturating_sub(1);
@@ -182,9 +216,19 @@ impl Pool {
         self.freed.notify_one();
     }
 
-    /// Notes that the database is down, and wakes those who wait for a
-    /// connection: they are told so.
-    pub(super) fn mark_down(&self, why: String) {
+    /// Notes that a thread that was connecting has an outcome.
+    fn connected(&self, error: Option<&postgres::Error>) {
+        self.lock().connecting -= 1;
+        match error {
+            None => self.mark_up(),
+            Some(error) => {
+                self.lost();
+                self.mark_down(describe(error));
+            }
+        }
+    }
+
+    fn mark_down(&self, why: String) {
         let mut state = self.lock();
         if state.down.is_none() {
             log::warn!("the database is not available: {why}");
@@ -194,7 +238,6 @@ impl Pool {
         state.down = Some(Down {
             why,
             retry_at: Instant::now() + RETRY_EVERY,
-            trying: false,
         });
         drop(state);
         drop(idle);
@@ -220,7 +263,8 @@ impl Pooled<'_> {
 
     /// Throws the connection away instead of giving it back.
     pub(super) fn discard(mut self) {
-        if self.client.take().is_some() {
+        if let Some(client) = self.client.take() {
+            bury(client);
             self.pool.lost();
         }
     }
@@ -233,14 +277,10 @@ impl Drop for Pooled<'_> {
         };
         // After a panic the connection may be in the middle of anything.
         if client.is_closed() || std::thread::panicking() {
-            drop(client);
+            bury(client);
             self.pool.lost();
             return;
         }
-        self.pool.lock().idle.push(Idle {
-            client,
-            since: Instant::now(),
-        });
-        self.pool.freed.notify_one();
+        self.pool.give_back(client);
     }
 }
