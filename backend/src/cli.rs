@@ -10,6 +10,7 @@ use av_proto::schedule::zone;
 use av_proto::text::one_line;
 use clap::{Args, Parser, Subcommand};
 
+use crate::admin::Settings;
 use crate::check;
 use crate::serve::serve;
 use crate::store::sites::TokenDigest;
@@ -41,6 +42,12 @@ enum Command {
         #[arg(long, env = "AV_WORKERS", default_value_t = 8,
               value_parser = clap::value_parser!(u16).range(1..=256))]
         workers: u16,
+        /// A proxy that speaks TLS stands before this server: cookies go over TLS alone, and X-Forwarded-For is believed
+        #[arg(long, env = "AV_BEHIND_TLS", value_parser = clap::builder::FalseyValueParser::new())]
+        behind_tls: bool,
+        /// The address under which people reach this server, for links
+        #[arg(long, env = "AV_PUBLIC_URL", value_name = "URL")]
+        public_url: Option<String>,
     },
     /// Brings the database's schema up to date
     Migrate {
@@ -132,7 +139,18 @@ fn execute(command: Command) -> Result<ExitCode, Failure> {
             database,
             listen,
             workers,
-        } => serve(database.connector()?, &listen, workers.into()).map_err(Failure::new)?,
+            behind_tls,
+            public_url,
+        } => {
+            let settings = Settings {
+                behind_tls,
+                public_url: public_url
+                    .map(|url| url.trim_end_matches('/').to_owned())
+                    .filter(|url| !url.is_empty()),
+            };
+            serve(database.connector()?, &listen, workers.into(), settings)
+                .map_err(Failure::new)?;
+        }
         Command::Migrate { database } => migrate(database)?,
         Command::Site(SiteCommand::Add {
             name,

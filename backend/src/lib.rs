@@ -1,12 +1,13 @@
 //! The source of truth for the audio-visual equipment of many sites.
 //!
-//! Arrows go one way: [`http`] -> ([`config`], [`ingest`]) -> [`store`].
+//! Arrows go one way: [`http`] -> ([`config`], [`ingest`], [`admin`]) -> [`store`].
 //!
 //! | module | what it does |
 //! |---|---|
 //! | [`cli`] | the command line |
 //! | [`check`] | `check-config`: what is wrong with a configuration |
 //! | [`serve`] | the threads of the server, wired together |
+//! | [`admin`] | the administrator's API and pages, and who gets in |
 //! | [`http`] | routing, authorization and limits |
 //! | [`config`] | a site's configuration, its hash and its cache |
 //! | [`ingest`] | reports into observations, history and alerts |
@@ -14,6 +15,8 @@
 //! | [`threads`] | threads that are started again when they fail |
 //! | [`stop`] | one signal that ends every thread |
 
+pub mod admin;
+mod answer;
 pub mod check;
 pub mod cli;
 pub mod config;
@@ -23,3 +26,4 @@ pub mod serve;
 pub mod stop;
 pub mod store;
 pub mod threads;
+mod url;

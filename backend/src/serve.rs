@@ -1,14 +1,17 @@
 //! `av-backend serve`: the threads, wired together.
 
+use std::io::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::admin::{Admin, Settings, random_hex};
 use crate::config::{Configs, watch};
 use crate::http::{App, ListenError, Listener, Server};
 use crate::stop::Stop;
+use crate::store::sites::TokenDigest;
 use crate::store::{Connector, Store};
 use crate::threads::{self, End, Ended};
 
@@ -38,7 +41,12 @@ pub enum ServeError {
 ///
 /// # Errors
 /// [`ServeError`].
-pub fn serve(connector: Connector, listen: &str, workers: usize) -> Result<(), ServeError> {
+pub fn serve(
+    connector: Connector,
+    listen: &str,
+    workers: usize,
+    settings: Settings,
+) -> Result<(), ServeError> {
     threads::log_panics();
     let listener = Listener::bind(listen)?;
     let address = listener.address();
@@ -48,7 +56,12 @@ pub fn serve(connector: Connector, listen: &str, workers: usize) -> Result<(), S
     let place = connector.place();
     let store = Arc::new(Store::new(connector, workers.saturating_sub(2)));
     let configs = Arc::new(Configs::new(store.clone()));
-    let app = Arc::new(App::new(store.clone(), configs.clone(), workers));
+    let url = settings
+        .public_url
+        .clone()
+        .unwrap_or_else(|| format!("http://{address}"));
+    let admin = Admin::new(store.clone(), settings);
+    let app = Arc::new(App::new(store.clone(), configs.clone(), admin, workers));
     let stop = Arc::new(Stop::new());
     let (sender, receiver) = crossbeam_channel::bounded(1);
     let ended = Ended::new(sender);
@@ -69,7 +82,7 @@ pub fn serve(connector: Connector, listen: &str, workers: usize) -> Result<(), S
         "keeper",
         move || panicked.note_panic(),
         stop.clone(),
-        move || keep(&store, &keep_stop),
+        move || keep(&store, &url, &keep_stop),
     )?);
     let (panicked, watch_stop) = (app.clone(), stop.clone());
     running.push(threads::spawn(
@@ -106,9 +119,10 @@ pub fn serve(connector: Connector, listen: &str, workers: usize) -> Result<(), S
 
 /// Brings the schema up to date as soon as there is a database, and again
 /// where it was made anew; keeps the history's partitions ahead of time.
-fn keep(store: &Store, stop: &Stop) {
+fn keep(store: &Store, url: &str, stop: &Stop) {
     let mut said = String::new();
     let mut kept_at: Option<Instant> = None;
+    let mut invited = false;
     loop {
         if !store.is_ready() {
             match store.migrate() {
@@ -123,8 +137,14 @@ fn keep(store: &Store, stop: &Stop) {
                 }
             }
         }
+        if store.is_ready() && !invited {
+            invited = invite(store, url);
+        }
         if store.is_ready() && kept_at.is_none_or(|at| at.elapsed() >= HOUSEKEEPING_EVERY) {
             said.clear();
+            if let Err(error) = store.forget_old_sessions() {
+                log::warn!("old sessions are not forgotten: {error}");
+            }
             match store.housekeeping() {
                 Ok(made) => {
                     kept_at = Some(Instant::now());
@@ -144,4 +164,29 @@ fn keep(store: &Store, stop: &Stop) {
             return;
         }
     }
+}
+
+/// Where there is no user yet, prints the link with which the first one is
+/// made. Not into the log: the link is a secret until it has been used.
+/// Answers whether that is done with.
+fn invite(store: &Store, url: &str) -> bool {
+    let done = random_hex()
+        .map_err(|error| error.to_string())
+        .and_then(|code| {
+            let added = store
+                .add_setup_link(&TokenDigest::of(&code))
+                .map_err(|error| error.to_string())?;
+            if added {
+                let link =
+                    format!("There is no user yet. Make the first one here: {url}/setup/{code}\n");
+                std::io::stdout()
+                    .write_all(link.as_bytes())
+                    .map_err(|error| format!("standard output: {error}"))?;
+            }
+            Ok(())
+        });
+    if let Err(error) = &done {
+        log::warn!("no set-up link: {error}");
+    }
+    done.is_ok()
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tiny_http::{Request, Response};
 
-use super::answer::Answer;
+use crate::answer::Answer;
 
 /// The most bytes that a body can have.
 pub(super) const BODY_MAX: usize = 8 << 20;
@@ -20,8 +20,11 @@ const TURN_LIMIT: Duration = Duration::from_secs(2);
 /// Why a body was not read.
 #[derive(Debug)]
 pub(super) enum BodyError {
-    /// More than [`BODY_MAX`].
-    TooLarge,
+    /// More than is taken here.
+    TooLarge {
+        /// The most bytes that are taken.
+        most: usize,
+    },
     /// It did not arrive in time.
     TooSlow,
     /// It ended too early, or its chunks are malformed.
@@ -33,10 +36,9 @@ pub(super) enum BodyError {
 impl From<BodyError> for Answer {
     fn from(error: BodyError) -> Self {
         match error {
-            BodyError::TooLarge => Self::error(
-                413,
-                &format!("the body is larger than {} MiB", BODY_MAX >> 20),
-            ),
+            BodyError::TooLarge { most } => {
+                Self::error(413, &format!("the body is larger than {} KiB", most >> 10))
+            }
             BodyError::TooSlow => Self::error(408, "the body did not arrive in time"),
             BodyError::Broken => {
                 Self::error(400, "the body is cut short or its chunks are malformed")
@@ -63,14 +65,19 @@ impl BodyTurns {
         }
     }
 
-    /// Reads the body of a request.
-    pub(super) fn read(&self, request: &mut Request) -> Result<Vec<u8>, BodyError> {
+    /// Reads the body of a request, which can have `most` bytes.
+    pub(super) fn read(&self, request: &mut Request, most: usize) -> Result<Vec<u8>, BodyError> {
         let length = request.body_length();
-        if length.is_some_and(|length| length > BODY_MAX) {
-            return Err(BodyError::TooLarge);
+        if length.is_some_and(|length| length > most) {
+            return Err(BodyError::TooLarge { most });
         }
         let _turn = self.take()?;
-        read_bounded(request.as_reader(), length, Instant::now() + BODY_LIMIT)
+        read_bounded(
+            request.as_reader(),
+            length,
+            most,
+            Instant::now() + BODY_LIMIT,
+        )
     }
 
     fn take(&self) -> Result<Turn<'_>, BodyError> {
@@ -99,10 +106,11 @@ impl Drop for Turn<'_> {
 fn read_bounded(
     reader: &mut dyn Read,
     length: Option<usize>,
+    allowed: usize,
     deadline: Instant,
 ) -> Result<Vec<u8>, BodyError> {
     // One byte more than allowed tells "too large" from "just fits".
-    let most = length.unwrap_or(BODY_MAX + 1);
+    let most = length.unwrap_or(allowed + 1);
     let mut body = Vec::with_capacity(length.unwrap_or_default());
     let mut block = [0; 16 * 1024];
     while body.len() < most {
@@ -118,7 +126,7 @@ fn read_bounded(
         }
     }
     match length {
-        None if body.len() > BODY_MAX => Err(BodyError::TooLarge),
+        None if body.len() > allowed => Err(BodyError::TooLarge { most: allowed }),
         Some(length) if body.len() < length => Err(BodyError::Broken),
         _ => Ok(body),
     }
@@ -238,29 +246,30 @@ mod tests {
     fn bodies_are_read_to_their_length() {
         let text = b"0123456789".repeat(5000);
         let mut reader = &text[..];
-        let body = read_bounded(&mut reader, Some(20_000), later()).unwrap();
+        let body = read_bounded(&mut reader, Some(20_000), BODY_MAX, later()).unwrap();
         assert_eq!(body, text[..20_000]);
         assert_eq!(reader.len(), 30_000, "nothing past the length is read");
-        let body = read_bounded(&mut &text[..], None, later()).unwrap();
+        let body = read_bounded(&mut &text[..], None, BODY_MAX, later()).unwrap();
         assert_eq!(body, text);
     }
 
     #[test]
     fn what_is_cut_short_too_large_or_too_slow_is_told_apart() {
         assert!(matches!(
-            read_bounded(&mut &b"abc"[..], Some(4), later()),
+            read_bounded(&mut &b"abc"[..], Some(4), BODY_MAX, later()),
             Err(BodyError::Broken)
         ));
         assert!(matches!(
-            read_bounded(&mut io::repeat(b' '), None, later()),
-            Err(BodyError::TooLarge)
+            read_bounded(&mut io::repeat(b' '), None, BODY_MAX, later()),
+            Err(BodyError::TooLarge { .. })
         ));
         let exact = vec![b' '; BODY_MAX];
-        assert!(read_bounded(&mut &exact[..], None, later()).is_ok());
+        assert!(read_bounded(&mut &exact[..], None, BODY_MAX, later()).is_ok());
         assert!(matches!(
             read_bounded(
                 &mut io::repeat(b' '),
                 Some(10),
+                BODY_MAX,
                 Instant::now() - Duration::from_millis(1)
             ),
             Err(BodyError::TooSlow)

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::answer::Answer;
+use crate::answer::Answer;
 use crate::store::devices::DeviceReading;
 
 /// A device. Its `driver_config` stays out: it holds passwords.

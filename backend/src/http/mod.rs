@@ -1,12 +1,12 @@
 //! The HTTP server: routing, authorization and limits, and nothing else.
 
-mod answer;
 mod body;
 mod devices;
 mod metrics;
 mod server;
 mod target;
 
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -17,12 +17,14 @@ use tiny_http::Request;
 
 pub use server::{ListenError, Listener, Server};
 
+use crate::admin::{Admin, Headers, Request as AdminRequest};
+use crate::answer::Answer;
 use crate::config::{ConfigError, Configs};
 use crate::ingest::{Ingest, IngestError};
 use crate::store::reports::Outcome;
 use crate::store::{Store, StoreError};
-use answer::Answer;
-use body::{BodyTurns, Sender, TooManyStuck};
+use crate::url::Query;
+use body::{BODY_MAX, BodyTurns, Sender, TooManyStuck};
 use metrics::Counters;
 use target::{Target, none_match};
 
@@ -31,6 +33,7 @@ pub struct App {
     store: Arc<Store>,
     configs: Arc<Configs>,
     ingest: Ingest,
+    admin: Admin,
     counters: Counters,
     turns: BodyTurns,
     sender: Sender,
@@ -39,11 +42,12 @@ pub struct App {
 impl App {
     /// The routes over this store, for so many worker threads.
     #[must_use]
-    pub fn new(store: Arc<Store>, configs: Arc<Configs>, workers: usize) -> Self {
+    pub fn new(store: Arc<Store>, configs: Arc<Configs>, admin: Admin, workers: usize) -> Self {
         Self {
             ingest: Ingest::new(store.clone()),
             store,
             configs,
+            admin,
             counters: Counters::default(),
             turns: BodyTurns::new(workers.saturating_sub(2)),
             sender: Sender::new(),
@@ -87,6 +91,7 @@ impl App {
             Target::Devices(site) => self.devices(site.as_deref()),
             Target::Health => self.health(),
             Target::Metrics => self.metrics(),
+            Target::Admin(path, query) => self.admin(path, query, request, body_read),
             Target::Unknown => Answer::error(404, "there is nothing here"),
         }
     }
@@ -114,7 +119,7 @@ impl App {
             Ok(site) => site,
             Err(error) => return refused(&error),
         };
-        let body = match self.turns.read(request) {
+        let body = match self.turns.read(request, BODY_MAX) {
             Ok(body) => body,
             Err(error) => return error.into(),
         };
@@ -145,6 +150,34 @@ impl App {
                 refused(&error)
             }
         }
+    }
+
+    fn admin(
+        &self,
+        path: &[String],
+        query: &Query,
+        request: &mut Request,
+        body_read: &mut bool,
+    ) -> Answer {
+        let headers = Headers::new(
+            request
+                .headers()
+                .iter()
+                .map(|header| (header.field.as_str().as_str(), header.value.as_str())),
+        );
+        let peer = request.remote_addr().map(SocketAddr::ip);
+        let asked = AdminRequest::new(request.method(), path, query, headers, peer);
+        // Nobody's body is read who may not do anything with it.
+        let access = match self.admin.admit(&asked) {
+            Ok(access) => access,
+            Err(refusal) => return refusal,
+        };
+        let body = match self.turns.read(request, access.body_max()) {
+            Ok(body) => body,
+            Err(error) => return error.into(),
+        };
+        *body_read = true;
+        self.admin.answer(&asked, &access, &body)
     }
 
     fn devices(&self, site: Option<&str>) -> Answer {

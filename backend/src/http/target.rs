@@ -2,6 +2,8 @@
 
 use tiny_http::Method;
 
+use crate::url::{Query, decode, segments};
+
 /// What can be asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Target {
@@ -15,7 +17,10 @@ pub(super) enum Target {
     Health,
     /// `/metrics`.
     Metrics,
-    /// Anything else.
+    /// Anything else: the administrator's API and pages. The segments of the
+    /// path, decoded, and the query.
+    Admin(Vec<String>, Query),
+    /// What cannot be decoded, or is below a path that is not the administrator's.
     Unknown,
 }
 
@@ -27,15 +32,24 @@ impl Target {
             "/ingest" => Self::Ingest,
             "/health" => Self::Health,
             "/metrics" => Self::Metrics,
-            "/devices" => match parameter(query, "site") {
-                Ok(site) => Self::Devices(site),
-                Err(NotText) => Self::Unknown,
+            "/devices" => match Query::parse(query) {
+                Some(query) => Self::Devices(
+                    query
+                        .get("site")
+                        .filter(|site| !site.is_empty())
+                        .map(str::to_owned),
+                ),
+                None => Self::Unknown,
             },
+            "/config" => Self::Unknown,
             _ => match path.strip_prefix("/config/") {
                 Some(token) if !token.is_empty() && !token.contains('/') => {
                     decode(token, false).map_or(Self::Unknown, Self::Config)
                 }
-                _ => Self::Unknown,
+                Some(_) => Self::Unknown,
+                None => segments(path)
+                    .zip(Query::parse(query))
+                    .map_or(Self::Unknown, |(path, query)| Self::Admin(path, query)),
             },
         }
     }
@@ -48,6 +62,10 @@ impl Target {
             Self::Devices(_) => "/devices",
             Self::Health => "/health",
             Self::Metrics => "/metrics",
+            Self::Admin(path, _) if path.first().is_some_and(|first| first == "admin") => {
+                "/admin/..."
+            }
+            Self::Admin(..) => "pages",
             Self::Unknown => "other",
         }
     }
@@ -58,6 +76,7 @@ impl Target {
         match self {
             Self::Unknown => None,
             Self::Ingest => Some("POST"),
+            Self::Admin(..) => Some("GET, HEAD, POST, PUT, PATCH, DELETE"),
             _ => Some("GET, HEAD"),
         }
     }
@@ -67,56 +86,18 @@ impl Target {
         match self {
             Self::Unknown => false,
             Self::Ingest => *method == Method::Post,
+            Self::Admin(..) => matches!(
+                method,
+                Method::Get
+                    | Method::Head
+                    | Method::Post
+                    | Method::Put
+                    | Method::Patch
+                    | Method::Delete
+            ),
             _ => matches!(method, Method::Get | Method::Head),
         }
     }
-}
-
-/// Percent-encoded bytes that are not UTF-8.
-#[derive(Debug, PartialEq, Eq)]
-struct NotText;
-
-/// A parameter of a query, `None` where it is absent or empty.
-fn parameter(query: &str, name: &str) -> Result<Option<String>, NotText> {
-    for pair in query.split('&') {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        if decode(key, true)? == name {
-            let value = decode(value, true)?;
-            return Ok(Some(value).filter(|value| !value.is_empty()));
-        }
-    }
-    Ok(None)
-}
-
-/// Decodes `%XX` (RFC 3986 section 2.1) and, in a query, `+` as a space. A
-/// percent sign without two hex digits stands for itself.
-fn decode(text: &str, plus_is_space: bool) -> Result<String, NotText> {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut i = 0;
-    while let Some(&byte) = bytes.get(i) {
-        let escaped = match byte {
-            b'%' => hex(bytes.get(i + 1)).zip(hex(bytes.get(i + 2))),
-            _ => None,
-        };
-        match (byte, escaped) {
-            (_, Some((high, low))) => {
-                out.push(high * 16 + low);
-                i += 3;
-                continue;
-            }
-            (b'+', _) if plus_is_space => out.push(b' '),
-            _ => out.push(byte),
-        }
-        i += 1;
-    }
-    String::from_utf8(out).map_err(|_| NotText)
-}
-
-fn hex(byte: Option<&u8>) -> Option<u8> {
-    char::from(*byte?)
-        .to_digit(16)
-        .and_then(|digit| u8::try_from(digit).ok())
 }
 
 /// Whether an `If-None-Match` names this hash (RFC 9110 section 13.1.2): a
@@ -137,6 +118,12 @@ mod tests {
     #[test]
     fn targets() {
         let config = |token: &str| Target::Config(token.to_owned());
+        let admin = |path: &[&str]| {
+            Target::Admin(
+                path.iter().map(|s| (*s).to_owned()).collect(),
+                Query::default(),
+            )
+        };
         let devices = |site: &str| Target::Devices(Some(site.to_owned()));
         for (url, target) in [
             ("/config/abc", config("abc")),
@@ -157,9 +144,12 @@ mod tests {
             ("/devices?a=1&s%69te=Site%20%C3%89", devices("Site É")),
             ("/devices?site=A%2BB", devices("A+B")),
             ("/devices?site=%FF", Target::Unknown),
-            ("/", Target::Unknown),
+            ("/", admin(&[])),
             ("", Target::Unknown),
-            ("/ingest/", Target::Unknown),
+            ("/ingest/", admin(&["ingest", ""])),
+            ("/admin/sites/3", admin(&["admin", "sites", "3"])),
+            ("/%FF", Target::Unknown),
+            ("/x?a=%FF", Target::Unknown),
         ] {
             assert_eq!(Target::parse(url), target, "{url}");
         }
@@ -194,7 +184,9 @@ mod tests {
             ("/ingest", Method::Post, true),
             ("/ingest", Method::Get, false),
             ("/health", Method::Delete, false),
-            ("/", Method::Get, false),
+            ("/", Method::Get, true),
+            ("/", Method::Trace, false),
+            ("/config", Method::Get, false),
         ] {
             assert_eq!(Target::parse(url).allows(&method), allowed, "{url}");
         }

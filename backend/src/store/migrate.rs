@@ -29,11 +29,18 @@ pub struct Migration {
 }
 
 /// Every migration, in order.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "001_schema",
-    sql: include_str!("../../../migrations/001_schema.sql"),
-}];
+pub const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        name: "001_schema",
+        sql: include_str!("../../../migrations/001_schema.sql"),
+    },
+    Migration {
+        version: 2,
+        name: "002_users",
+        sql: include_str!("../../../migrations/002_users.sql"),
+    },
+];
 
 impl Store {
     /// Applies the migrations that are missing; answers their names.

@@ -4,6 +4,10 @@
 //! |---|---|
 //! | `connector` | how a connection is made |
 //! | `pool` | connections that are shared, and a database that is down |
+//! | [`actor`] | who changes something |
+//! | [`sessions`] | who gets in: sessions, API tokens, set-up links, log-in attempts |
+//! | [`users`] | users and their roles |
+//! | [`audit`] | what users did |
 //! | [`migrate`] | the schema brought up to date |
 //! | [`sites`] | sites, tokens, their agents |
 //! | [`config`] | a site's configuration in one snapshot |
@@ -11,6 +15,8 @@
 //! | [`devices`] | what is known of the devices |
 //! | [`listen`] | notifications of changed configurations |
 
+pub mod actor;
+pub mod audit;
 pub mod config;
 mod connector;
 pub mod devices;
@@ -19,8 +25,10 @@ pub mod listen;
 pub mod migrate;
 mod pool;
 pub mod reports;
+pub mod sessions;
 pub mod sites;
 mod time;
+pub mod users;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

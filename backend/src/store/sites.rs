@@ -31,6 +31,12 @@ impl TokenDigest {
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The 64 hex digits alone, without the name of the digest.
+    #[must_use]
+    pub fn hex(&self) -> &str {
+        self.0.strip_prefix("sha256:").unwrap_or(&self.0)
+    }
 }
 
 impl fmt::Debug for TokenDigest {

@@ -1,4 +1,5 @@
-//! Answers: every one JSON, errors as `{"error": "..."}`.
+//! Answers of the HTTP server: JSON, errors as `{"error": "..."}`, and the
+//! pages of the web interface.
 
 use std::io::{Cursor, Read};
 use std::sync::Arc;
@@ -10,8 +11,8 @@ use crate::store::StoreError;
 
 /// An answer, before it is sent.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     content_type: &'static str,
     headers: Vec<(&'static str, String)>,
     body: Body,
@@ -20,6 +21,8 @@ pub(super) struct Answer {
 #[derive(Debug)]
 enum Body {
     Own(Vec<u8>),
+    /// Embedded in the program.
+    Static(&'static [u8]),
     /// Kept by a cache.
     Shared(Arc<[u8]>),
 }
@@ -28,6 +31,7 @@ impl AsRef<[u8]> for Body {
     fn as_ref(&self) -> &[u8] {
         match self {
             Self::Own(bytes) => bytes,
+            Self::Static(bytes) => bytes,
             Self::Shared(bytes) => bytes,
         }
     }
@@ -37,7 +41,7 @@ const JSON: &str = "application/json";
 
 impl Answer {
     /// A value as JSON.
-    pub(super) fn json(status: u16, value: &impl Serialize) -> Self {
+    pub(crate) fn json(status: u16, value: &impl Serialize) -> Self {
         match serde_json::to_vec(value) {
             Ok(body) => Self {
                 status,
@@ -53,7 +57,7 @@ impl Answer {
     }
 
     /// A JSON text that a cache keeps.
-    pub(super) fn shared_json(status: u16, body: Arc<[u8]>) -> Self {
+    pub(crate) fn shared_json(status: u16, body: Arc<[u8]>) -> Self {
         Self {
             status,
             content_type: JSON,
@@ -63,7 +67,7 @@ impl Answer {
     }
 
     /// Plain text of some type.
-    pub(super) fn text(content_type: &'static str, body: String) -> Self {
+    pub(crate) fn text(content_type: &'static str, body: String) -> Self {
         Self {
             status: 200,
             content_type,
@@ -72,8 +76,47 @@ impl Answer {
         }
     }
 
+    /// A page of HTML.
+    pub(crate) fn html(status: u16, body: String) -> Self {
+        Self {
+            status,
+            content_type: "text/html; charset=utf-8",
+            headers: Vec::new(),
+            body: Body::Own(body.into_bytes()),
+        }
+    }
+
+    /// A file that is embedded in the program.
+    pub(crate) fn embedded(content_type: &'static str, body: &'static [u8]) -> Self {
+        Self {
+            status: 200,
+            content_type,
+            headers: Vec::new(),
+            body: Body::Static(body),
+        }
+    }
+
+    /// 204: done, and nothing to say.
+    pub(crate) fn done() -> Self {
+        Self {
+            status: 204,
+            content_type: JSON,
+            headers: Vec::new(),
+            body: Body::Static(b""),
+        }
+    }
+
+    /// 303: look at `location`, which must be ASCII.
+    pub(crate) fn see_other(location: impl Into<String>) -> Self {
+        Self {
+            status: 303,
+            ..Self::done()
+        }
+        .with("Location", location)
+    }
+
     /// `{"error": "..."}`.
-    pub(super) fn error(status: u16, error: &str) -> Self {
+    pub(crate) fn error(status: u16, error: &str) -> Self {
         Self {
             status,
             content_type: JSON,
@@ -87,14 +130,14 @@ impl Answer {
     }
 
     /// The same with a header.
-    pub(super) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+    pub(crate) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self
     }
 
     /// The same with its body filled up with white space to at least so many
     /// bytes.
-    pub(super) fn padded(mut self, least: usize) -> Self {
+    pub(crate) fn padded(mut self, least: usize) -> Self {
         let mut bytes = self.body.as_ref().to_vec();
         bytes.resize(bytes.len().max(least), b' ');
         self.body = Body::Own(bytes);
@@ -102,18 +145,21 @@ impl Answer {
     }
 
     /// As tiny_http sends it.
-    pub(super) fn into_response(self) -> Response<Box<dyn Read + Send>> {
+    pub(crate) fn into_response(self) -> Response<Box<dyn Read + Send>> {
         let length = self.body.as_ref().len();
         let mut headers = Vec::with_capacity(self.headers.len() + 4);
-        let all = [
-            ("Content-Type", self.content_type.to_owned()),
-            ("Cache-Control", "no-store".to_owned()),
-            ("X-Content-Type-Options", "nosniff".to_owned()),
-            ("Server", "av-backend".to_owned()),
+        // What the answer sets itself stands in place of these.
+        let usual = [
+            ("Content-Type", self.content_type),
+            ("Cache-Control", "no-store"),
+            ("X-Content-Type-Options", "nosniff"),
+            ("Server", "av-backend"),
         ]
         .into_iter()
-        .chain(self.headers);
-        for (name, value) in all {
+        .filter(|(name, _)| !self.headers.iter().any(|(own, _)| own == name))
+        .map(|(name, value)| (name, value.to_owned()))
+        .collect::<Vec<_>>();
+        for (name, value) in usual.into_iter().chain(self.headers) {
             // Only a value that is not ASCII fails, and all are ours.
             if let Ok(header) = Header::from_bytes(name.as_bytes(), value.as_bytes()) {
                 headers.push(header);

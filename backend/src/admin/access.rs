@@ -1,0 +1,254 @@
+//! Who sent a request, and whether a foreign page made the browser send it.
+
+use tiny_http::Method;
+
+use super::Admin;
+use super::context::{Caller, Origin, Request};
+use crate::answer::Answer;
+use crate::store::sessions::Identity;
+use crate::store::sites::TokenDigest;
+use crate::url::{Query, encode};
+
+/// The most bytes of a body of somebody who is not known.
+const ANONYMOUS_BODY_MAX: usize = 16 << 10;
+/// The most bytes of a user's body.
+const USER_BODY_MAX: usize = 8 << 20;
+/// What every personal API token begins with, so that scanners find one that
+/// leaked.
+pub(super) const TOKEN_PREFIX: &str = "avt_";
+
+/// Who sent a request.
+pub struct Access {
+    caller: Option<Caller>,
+}
+
+impl Access {
+    /// The user, where it is one.
+    pub(super) fn caller(&self) -> Option<&Caller> {
+        self.caller.as_ref()
+    }
+
+    /// The most bytes that the body can have.
+    #[must_use]
+    pub fn body_max(&self) -> usize {
+        if self.caller.is_some() {
+            USER_BODY_MAX
+        } else {
+            ANONYMOUS_BODY_MAX
+        }
+    }
+}
+
+impl Admin {
+    /// Looks at the head of a request: lets it in, or answers at once.
+    pub(crate) fn admit(&self, request: &Request<'_>) -> Result<Access, Answer> {
+        let ip = self.address(request);
+        if let Some(value) = request.headers.get("authorization") {
+            let token = value
+                .split_once(' ')
+                .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+                .map(|(_, token)| token.trim())
+                .filter(|token| token.starts_with(TOKEN_PREFIX));
+            let identity = match token {
+                Some(token) => self.store.token_user(&TokenDigest::of(token))?,
+                None => None,
+            };
+            let Some(identity) = identity else {
+                return Err(unauthorized("this API token is not known, or has ended"));
+            };
+            return Ok(Access {
+                caller: Some(caller(identity, Origin::Api, ip, String::new())),
+            });
+        }
+        if let Some(cookie) = self.cookie(request) {
+            if let Some(identity) = self.store.session_user(&TokenDigest::of(cookie))? {
+                let csrf = csrf_token(cookie);
+                return Ok(Access {
+                    caller: Some(caller(identity, Origin::Web, ip, csrf)),
+                });
+            }
+        }
+        // Only these say something to somebody who is not known.
+        let open = request.method == Method::Get
+            || matches!(request.path.as_slice(), ["login" | "logout"] | ["setup", _]);
+        if open && !request.is_api() {
+            Ok(Access { caller: None })
+        } else {
+            Err(ask_to_log_in(request))
+        }
+    }
+
+    /// Where a request comes from.
+    pub(super) fn address(&self, request: &Request<'_>) -> String {
+        let forwarded = if self.settings.behind_tls {
+            request
+                .headers
+                .last("x-forwarded-for")
+                .and_then(|list| list.rsplit(',').next())
+                .and_then(|last| last.trim().parse().ok())
+        } else {
+            None
+        };
+        forwarded
+            .or(request.peer)
+            .map_or_else(String::new, |ip| ip.to_canonical().to_string())
+    }
+
+    /// The name of the session's cookie. With the prefix, a browser takes it
+    /// over TLS only, and from this very host.
+    fn cookie_name(&self) -> &'static str {
+        if self.settings.behind_tls {
+            "__Host-av_session"
+        } else {
+            "av_session"
+        }
+    }
+
+    /// The session's cookie of a request.
+    pub(super) fn cookie<'a>(&self, request: &'a Request<'_>) -> Option<&'a str> {
+        request
+            .headers
+            .get("cookie")?
+            .split(';')
+            .find_map(|pair| {
+                pair.trim()
+                    .strip_prefix(self.cookie_name())?
+                    .strip_prefix('=')
+            })
+            .filter(|value| !value.is_empty())
+    }
+
+    /// The `Set-Cookie` that starts a session; `""` ends it.
+    pub(super) fn set_cookie(&self, value: &str) -> String {
+        format!(
+            "{}={value}; Path=/; HttpOnly; SameSite=Strict{}{}",
+            self.cookie_name(),
+            if self.settings.behind_tls {
+                "; Secure"
+            } else {
+                ""
+            },
+            if value.is_empty() { "; Max-Age=0" } else { "" },
+        )
+    }
+}
+
+fn caller(identity: Identity, origin: Origin, ip: String, csrf: String) -> Caller {
+    Caller {
+        user_id: identity.user_id,
+        name: identity.name,
+        role: identity.role,
+        origin,
+        ip,
+        csrf,
+    }
+}
+
+/// The token that a page of this session puts into its forms. It says nothing
+/// of the cookie, and no page of another site can read it.
+pub(super) fn csrf_token(cookie: &str) -> String {
+    TokenDigest::of(&format!("csrf:{cookie}")).hex().to_owned()
+}
+
+/// 401 for the API, the log-in page for a browser.
+pub(super) fn ask_to_log_in(request: &Request<'_>) -> Answer {
+    if request.is_api() || request.method != Method::Get {
+        return unauthorized("log in, or send an API token as Authorization: Bearer avt_...");
+    }
+    let path: String = request
+        .path
+        .iter()
+        .map(|part| format!("/{}", encode(part)))
+        .collect();
+    if path.is_empty() {
+        Answer::see_other("/login")
+    } else {
+        Answer::see_other(format!("/login?next={}", encode(&path)))
+    }
+}
+
+fn unauthorized(why: &str) -> Answer {
+    Answer::error(401, why).with("WWW-Authenticate", "Bearer realm=\"av-backend\"")
+}
+
+/// What a browser says of the page that made it send a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Page {
+    /// One of ours.
+    Own,
+    /// Somebody else's.
+    Foreign,
+    /// It does not say.
+    Unknown,
+}
+
+fn page(admin: &Admin, request: &Request<'_>) -> Page {
+    let headers = &request.headers;
+    if let Some(site) = headers.get("sec-fetch-site") {
+        return match site {
+            "same-origin" | "none" => Page::Own,
+            _ => Page::Foreign,
+        };
+    }
+    let Some(origin) = headers.get("origin") else {
+        return Page::Unknown;
+    };
+    let host = origin.split_once("://").map(|(_, host)| host);
+    // A proxy may have put its own name into Host.
+    let forwarded = headers
+        .last("x-forwarded-host")
+        .filter(|_| admin.settings.behind_tls);
+    if host.is_some() && (host == headers.get("host") || host == forwarded) {
+        Page::Own
+    } else {
+        Page::Foreign
+    }
+}
+
+/// Refuses a log-in that a foreign page made the browser send.
+pub(super) fn check_page(admin: &Admin, request: &Request<'_>) -> Result<(), Answer> {
+    match page(admin, request) {
+        Page::Foreign => Err(Answer::error(403, "this comes from a page of another site")),
+        Page::Own | Page::Unknown => Ok(()),
+    }
+}
+
+/// Refuses a change that a foreign page made the browser send. `SameSite`
+/// keeps the cookie out of such requests already; this holds where a browser
+/// does not know it, or a neighbouring host is hostile.
+pub(super) fn check_forgery(
+    admin: &Admin,
+    request: &Request<'_>,
+    caller: &Caller,
+    body: &[u8],
+) -> Result<(), Answer> {
+    if request.method == Method::Get || caller.origin == Origin::Api {
+        return Ok(());
+    }
+    check_page(admin, request)?;
+    let right = |token: &str| TokenDigest::of(token) == TokenDigest::of(&caller.csrf);
+    let media = request.headers.media_type();
+    let in_form = || {
+        let form = Query::parse(std::str::from_utf8(body).ok()?)?;
+        Some(right(form.get("_csrf")?))
+    };
+    // A form can send these without asking first; a script of another site
+    // has to ask for the others (CORS), and is told no.
+    let form_like = matches!(
+        media.as_str(),
+        "application/x-www-form-urlencoded" | "multipart/form-data" | "text/plain"
+    );
+    let proven = request.headers.get("x-csrf-token").is_some_and(right)
+        || (media == "application/x-www-form-urlencoded" && in_form() == Some(true))
+        || (!form_like
+            && page(admin, request) == Page::Own
+            && !(media.is_empty() && !body.is_empty()));
+    if proven {
+        Ok(())
+    } else {
+        Err(Answer::error(
+            403,
+            "the CSRF token is missing or wrong: send it as X-CSRF-Token or as the field _csrf",
+        ))
+    }
+}

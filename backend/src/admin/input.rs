@@ -1,0 +1,151 @@
+//! What a request brings: bodies, ids and numbers, and the answers to those
+//! that are not valid.
+
+use av_proto::FieldError;
+use av_proto::field::from_json;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use crate::answer::Answer;
+use crate::url::Query;
+
+/// 422: each field with its problem.
+pub(super) fn invalid(errors: &[FieldError]) -> Answer {
+    let said = match errors {
+        [one] => one.to_string(),
+        many => format!("{} fields are not valid", many.len()),
+    };
+    Answer::json(422, &json!({"error": said, "fields": errors}))
+}
+
+/// 422 for one field.
+pub(super) fn invalid_field(field: &str, problem: impl std::fmt::Display) -> Answer {
+    invalid(&[FieldError::new(field, problem)])
+}
+
+/// Reads a JSON body: 400 where it is not JSON, 422 where a field does not fit.
+pub(super) fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Answer> {
+    from_json(body).map_err(|error| {
+        if error.problem.starts_with("is not JSON") {
+            Answer::error(400, &format!("the body {}", error.problem))
+        } else {
+            invalid(&[missing_by_name(error)])
+        }
+    })
+}
+
+/// `document: missing field `ip`` says it of the document; the field is what
+/// a form marks.
+pub(super) fn missing_by_name(error: FieldError) -> FieldError {
+    let name = error
+        .problem
+        .strip_prefix("missing field `")
+        .and_then(|rest| rest.strip_suffix('`'));
+    match name {
+        Some(name) => {
+            let parent = if error.field == "document" {
+                ""
+            } else {
+                &error.field
+            };
+            FieldError::new(name, "is missing").under(parent)
+        }
+        None => error,
+    }
+}
+
+/// The id in a path; `None` where it cannot be one.
+pub(super) fn id(text: &str) -> Option<i64> {
+    text.parse().ok().filter(|id| *id > 0)
+}
+
+/// A whole number of a query, within bounds.
+pub(super) fn number(
+    query: &Query,
+    name: &str,
+    default: i64,
+    (least, most): (i64, i64),
+) -> Result<i64, Answer> {
+    match query.get(name) {
+        None => Ok(default),
+        Some(text) => text
+            .parse()
+            .ok()
+            .filter(|number| (least..=most).contains(number))
+            .ok_or_else(|| {
+                invalid_field(
+                    name,
+                    format!("is not a whole number from {least} to {most}"),
+                )
+            }),
+    }
+}
+
+/// An id of a query, where it is given.
+pub(super) fn optional_id(query: &Query, name: &str) -> Result<Option<i64>, Answer> {
+    match query.get(name) {
+        None | Some("") => Ok(None),
+        Some(text) => id(text)
+            .map(Some)
+            .ok_or_else(|| invalid_field(name, "is not an id")),
+    }
+}
+
+/// A name for people: of 1 to `most` characters, none of them a control
+/// character, and no space around it.
+pub(super) fn check_name(errors: &mut Vec<FieldError>, field: &str, value: &str, most: usize) {
+    if value.trim().is_empty() {
+        errors.push(FieldError::new(field, "is empty"));
+    } else {
+        check_text(errors, field, value, most);
+    }
+}
+
+/// A text for people that may be empty.
+pub(super) fn check_text(errors: &mut Vec<FieldError>, field: &str, value: &str, most: usize) {
+    if value.chars().count() > most {
+        errors.push(FieldError::new(
+            field,
+            format!("has more than {most} characters"),
+        ));
+    } else if value.chars().any(char::is_control) {
+        errors.push(FieldError::new(field, "has a control character"));
+    } else if value.trim() != value {
+        errors.push(FieldError::new(field, "begins or ends with a space"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids() {
+        for (text, expected) in [
+            ("12", Some(12)),
+            ("0", None),
+            ("-1", None),
+            ("x", None),
+            ("99999999999999999999", None),
+        ] {
+            assert_eq!(id(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_missing_field_is_named() {
+        for (error, field) in [
+            (FieldError::new("document", "missing field `ip`"), "ip"),
+            (
+                FieldError::new("rows[2]", "missing field `ip`"),
+                "rows[2].ip",
+            ),
+        ] {
+            let named = missing_by_name(error);
+            assert_eq!(
+                (named.field.as_str(), named.problem.as_str()),
+                (field, "is missing")
+            );
+        }
+    }
+}

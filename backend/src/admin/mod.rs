@@ -1,0 +1,137 @@
+//! The administrator's API and pages, and who gets in.
+//!
+//! A request goes through two doors. [`Admin::admit`] looks at its head alone
+//! and says who sent it, so that nobody's body is read who may not send one.
+//! [`Admin::answer`] then finds the route. Each area is a file with a function
+//! `route`, which answers `None` for a path that is not its own.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`context`] | what a route knows of a request |
+//! | `access` | sessions, API tokens, CSRF |
+//! | `login` | log-in, log-out, the first user |
+//! | `password` | argon2 |
+//! | `users` | users, personal tokens, the audit log |
+//! | `sites`, `devices`, `transfer` | what is watched: one by one, and in bulk |
+//! | `versions` | the history of configurations |
+//! | `alerts` | alerts, maintenance, channels |
+//! | `pages` | the web interface |
+
+mod access;
+mod alerts;
+pub mod context;
+mod input;
+mod login;
+mod pages;
+pub mod password;
+mod versions;
+
+use std::sync::Arc;
+
+use serde_json::json;
+use tiny_http::Method;
+
+pub use access::Access;
+pub use context::{Headers, Request};
+pub(crate) use login::random_hex;
+
+use crate::answer::Answer;
+use crate::store::Store;
+use context::{Call, Caller, Role};
+
+/// How the administrator's part is set up.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// A proxy that speaks TLS stands before this server: cookies go over TLS
+    /// alone, and its `X-Forwarded-For` says where a request comes from.
+    pub behind_tls: bool,
+    /// The address under which people reach this server, without a slash at
+    /// the end; for links in mails and on the terminal.
+    pub public_url: Option<String>,
+}
+
+/// The administrator's routes.
+pub struct Admin {
+    pub(crate) store: Arc<Store>,
+    pub(crate) settings: Settings,
+    passwords: password::Passwords,
+}
+
+impl Admin {
+    /// The routes over this store.
+    #[must_use]
+    pub fn new(store: Arc<Store>, settings: Settings) -> Self {
+        Self {
+            store,
+            settings,
+            passwords: password::Passwords::new(),
+        }
+    }
+
+    /// Answers a request that [`Admin::admit`] let in.
+    pub(crate) fn answer(&self, request: &Request<'_>, access: &Access, body: &[u8]) -> Answer {
+        if let Some(answer) = login::route(self, request, access, body) {
+            return answer;
+        }
+        if request.method == Method::Get {
+            if let Some(answer) = pages::public(self, request) {
+                return answer;
+            }
+        }
+        let Some(caller) = access.caller() else {
+            return access::ask_to_log_in(request);
+        };
+        if let Err(refusal) = access::check_forgery(self, request, caller, body) {
+            return refusal;
+        }
+        let api = request.is_api();
+        let call = Call {
+            method: request.method.clone(),
+            path: request.path.get(usize::from(api)..).unwrap_or_default(),
+            query: request.query,
+            headers: &request.headers,
+            body,
+            caller,
+        };
+        let answer = if api {
+            self.api(&call)
+        } else {
+            pages::route(self, &call)
+        };
+        answer.unwrap_or_else(|| Answer::error(404, "there is nothing here"))
+    }
+
+    fn api(&self, call: &Call<'_>) -> Option<Answer> {
+        if let Err(refusal) = least_role(call) {
+            return Some(refusal);
+        }
+        if call.path == ["me"] {
+            return Some(if call.method == Method::Get {
+                me(call.caller)
+            } else {
+                call.only("GET, HEAD")
+            });
+        }
+        versions::route(self, call).or_else(|| alerts::route(self, call))
+    }
+}
+
+/// The least role for a path, before its route may ask for more: what changes
+/// something takes an editor, users and the audit log an administrator, and
+/// one's own account nothing.
+fn least_role(call: &Call<'_>) -> Result<(), Answer> {
+    match call.path.first().copied() {
+        Some("users" | "audit") => call.require(Role::Admin),
+        Some("me" | "tokens") => Ok(()),
+        _ if call.method == Method::Get => Ok(()),
+        _ => call.require(Role::Editor),
+    }
+}
+
+fn me(caller: &Caller) -> Answer {
+    Answer::json(
+        200,
+        &json!({"id": caller.user_id, "name": caller.name, "role": caller.role,
+                "csrf": caller.csrf}),
+    )
+}
