@@ -13,7 +13,7 @@ use crossbeam_channel::bounded;
 use postgres::Client;
 
 use super::connector::{Connector, Purpose};
-use super::error::{StoreError, describe};
+use super::error::{StoreError, describe, is_connection_loss};
 
 /// How long a database that is down is left alone between two tries.
 const RETRY_EVERY: Duration = Duration::from_millis(300);
@@ -97,15 +97,14 @@ impl Pool {
             let Some(mut client) = self.0.next(fresh, deadline)? else {
                 return Ok(self.0.pooled(self.connect()?, false));
             };
-            if client.is_valid(TRY_LIMIT).is_ok() {
+            let Err(error) = client.is_valid(TRY_LIMIT) else {
                 return Ok(self.0.pooled(client, true));
-            }
-            // A connection that is closed says nothing of the database, which
-            // may have restarted; one that gives no answer says that it hangs.
-            let hangs = !client.is_closed();
+            };
             bury(client);
             self.0.lost();
-            if hangs {
+            // A connection that was closed says nothing of the database, which
+            // may have restarted; one that gives no answer says that it hangs.
+            if !is_connection_loss(&error) {
                 let why = "it does not answer".to_owned();
                 self.0.mark_down(why.clone());
                 return Err(StoreError::Unavailable(why));
