@@ -40,6 +40,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "002_users",
         sql: include_str!("../../../migrations/002_users.sql"),
     },
+    Migration {
+        version: 3,
+        name: "003_versions",
+        sql: include_str!("../../../migrations/003_versions.sql"),
+    },
 ];
 
 impl Store {
