@@ -163,7 +163,9 @@ alive() { kill -0 "$1" 2>/dev/null; }
 stop_all() {
     local status=$? i signal tries
     trap '' INT TERM HUP
-    if [ "$mode" != check ] && [ ${#pids[@]} -gt 0 ]; then say "Stopping"; fi
+    # A terminal that is gone takes no words: that must not end this.
+    set +e
+    if [ "$mode" != check ] && [ ${#pids[@]} -gt 0 ]; then say "Stopping" 2>/dev/null; fi
     for ((i = ${#pids[@]} - 1; i >= 0; i--)); do
         signal=TERM
         [ "${names[i]}" != postgres ] || signal=INT
@@ -419,8 +421,27 @@ backend_says="✅ Config sync endpoint called by site $site \(hash: [0-9a-f]{6}\
 state() { python3 "$root/scripts/demo_state.py" "$@"; }
 log_says() { grep -qE "$2\$" "$dir/$1.log"; }
 
+# Whether this user may ping at all, by either kind of socket.
+may_ping() {
+    python3 - <<'PYTHON'
+import socket, sys
+for kind in (socket.SOCK_RAW, socket.SOCK_DGRAM):
+    try:
+        socket.socket(socket.AF_INET, kind, socket.IPPROTO_ICMP).close()
+        sys.exit(0)
+    except OSError:
+        pass
+sys.exit(1)
+PYTHON
+}
+pinged=online
+if ! may_ping; then
+    say "This user may not ping: the agent has to say so of the device that is pinged"
+    pinged=unknown
+fi
+
 say "Checking the equipment of the first run"
-for device in "$net.11 online" "$net.12 online" "$net.13 online" "$net.20 online" "$net.30 online"; do
+for device in "$net.11 online" "$net.12 online" "$net.13 online" "$net.20 online" "$net.30 $pinged"; do
     read -r ip status <<<"$device"
     until_true 120 "the agent finds $ip $status" state agent "$page_url" "$ip" "$status"
     until_true 60 "the backend has $ip $status" state backend "$backend_url" "$site" "$ip" "$status"
