@@ -39,6 +39,10 @@ pub struct SiteConfig {
     pub hash: ConfigHash,
     /// The body of the answer.
     pub body: Arc<[u8]>,
+    /// The token was renewed, and whoever comes with it is to fetch another.
+    /// It ends with time and no notification says so: each poll must ask the
+    /// database.
+    pub renew_token: bool,
 }
 
 /// The notifications seen before something was read from the database.
@@ -110,7 +114,7 @@ impl Cache {
         if entry.config.revision != revision {
             return None;
         }
-        entry.current |= unchanged;
+        entry.current |= unchanged && !entry.config.renew_token;
         Some((entry.config.clone(), entry.stored))
     }
 
@@ -123,7 +127,7 @@ impl Cache {
         before: Generation,
     ) {
         let mut entries = self.lock();
-        let current = entries.generation == before.0;
+        let current = entries.generation == before.0 && !config.renew_token;
         if let Some(entry) = entries.by_token.get(&token) {
             // A slower reader must not put an older one back.
             let (kept, new) = (entry.config.revision, config.revision);
@@ -207,6 +211,7 @@ mod tests {
             name: "Paris".to_owned(),
             hash: ConfigHash::of_canonical("{}"),
             body: Arc::from(&b"{}"[..]),
+            renew_token: false,
         })
     }
 
@@ -306,6 +311,22 @@ mod tests {
                 .confirm(&token(), config(9, 1).revision, before)
                 .is_some()
         );
+    }
+
+    #[test]
+    fn a_renewed_token_is_never_served_unasked() {
+        let cache = Cache::new();
+        let before = cache.generation();
+        let renewed = Arc::new(SiteConfig {
+            renew_token: true,
+            ..Arc::into_inner(config(1, 5)).unwrap()
+        });
+        cache.keep(token(), renewed, true, before);
+        cache.extend_lease(Instant::now());
+        assert!(cache.leased(&token()).is_none());
+        let revision = config(1, 5).revision;
+        assert!(cache.confirm(&token(), revision, before).is_some());
+        assert!(cache.leased(&token()).is_none());
     }
 
     #[test]

@@ -11,10 +11,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use av_proto::text::one_line;
 
 pub use cache::SiteConfig;
-pub use render::{RenderError, Rendered, render};
+pub use render::{RenderError, Rendered, hash, render};
 pub use watch::watch;
 
 use crate::store::sites::TokenDigest;
+use crate::store::tokens::TokenState;
 use crate::store::{Store, StoreError};
 use cache::Cache;
 use watch::Polls;
@@ -103,13 +104,17 @@ impl Configs {
 
     fn ask(&self, token: TokenDigest) -> Result<Arc<SiteConfig>, ConfigError> {
         let before = self.cache.generation();
-        let Some(revision) = self.store.config_revision(&token)? else {
+        let Some((revision, state)) = self.store.config_revision(&token)? else {
             self.cache.forget(&token);
             return Err(ConfigError::UnknownToken);
         };
-        if let Some((config, stored)) = self.cache.confirm(&token, revision, before) {
+        // Until its first use is noted, each poll of this token asks again.
+        let noted = state != TokenState::Fetched || self.note_token_used(&token);
+        let renew_token = state == TokenState::Renewed;
+        let kept = self.cache.confirm(&token, revision, before);
+        if let Some((config, stored)) = kept.filter(|(kept, _)| kept.renew_token == renew_token) {
             self.revalidations.fetch_add(1, Ordering::Relaxed);
-            if !stored && self.store_version(&config) {
+            if !stored && noted && self.store_version(&config) {
                 self.cache.mark_stored(&token, config.revision);
             }
             return Ok(config);
@@ -127,10 +132,26 @@ impl Configs {
             name: snapshot.name,
             hash,
             body: body.into(),
+            renew_token,
         });
         let stored = stored || self.store_version(&config);
-        self.cache.keep(token, config.clone(), stored, before);
+        // Where the site changed in between, the token may have, too.
+        let noted = noted && config.revision == revision;
+        self.cache
+            .keep(token, config.clone(), stored && noted, before);
         Ok(config)
+    }
+
+    /// Notes that an agent uses the token that it fetched; where that fails
+    /// the one before lives on, and the next poll tries again.
+    fn note_token_used(&self, token: &TokenDigest) -> bool {
+        match self.store.note_token_used(token) {
+            Ok(()) => true,
+            Err(error) => {
+                log::warn!("the first use of a new token was not noted: {error}");
+                false
+            }
+        }
     }
 
     /// Stores the hash; the agent gets its answer even where that fails, and

@@ -88,7 +88,11 @@ pub fn render(site: &SiteSnapshot) -> Result<Rendered, RenderError> {
     Ok(Rendered { hash, body })
 }
 
-fn hash(site: &SiteSnapshot) -> Result<ConfigHash, CanonicalError> {
+/// The hash of a configuration (`contract.md`, "The hash").
+///
+/// # Errors
+/// Where a device's JSON nests too deep to be hashed.
+pub fn hash(site: &SiteSnapshot) -> Result<ConfigHash, CanonicalError> {
     HashedSite {
         site_name: &site.name,
         timezone: &site.timezone,

@@ -5,6 +5,7 @@ mod devices;
 mod metrics;
 mod server;
 mod target;
+mod token;
 
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -88,6 +89,7 @@ impl App {
         match target {
             Target::Config(token) => self.config(token, header(request, "If-None-Match")),
             Target::Ingest => self.ingest(request, body_read),
+            Target::RenewToken => token::renew(&self.store, header(request, "X-Site-Token")),
             Target::Devices(site) => self.devices(site.as_deref()),
             Target::Health => self.health(),
             Target::Metrics => self.metrics(),
@@ -110,8 +112,13 @@ impl App {
         let unchanged = if_none_match.is_some_and(|header| none_match(header, hash));
         // tiny_http sends no body with a 304, and the length of the one that
         // a 200 would have, as RFC 9110 section 8.6 wants it.
-        Answer::shared_json(if unchanged { 304 } else { 200 }, config.body.clone())
-            .with("ETag", format!("\"{hash}\""))
+        let answer = Answer::shared_json(if unchanged { 304 } else { 200 }, config.body.clone())
+            .with("ETag", format!("\"{hash}\""));
+        if config.renew_token {
+            answer.with("X-Token-Renewal", "requested")
+        } else {
+            answer
+        }
     }
 
     fn ingest(&self, request: &mut Request, body_read: &mut bool) -> Answer {

@@ -11,6 +11,8 @@ pub(super) enum Target {
     Config(String),
     /// `/ingest`.
     Ingest,
+    /// `/token/renew`.
+    RenewToken,
     /// `/devices`, with `site` where it was given, decoded.
     Devices(Option<String>),
     /// `/health`.
@@ -30,6 +32,7 @@ impl Target {
         let (path, query) = url.split_once('?').unwrap_or((url, ""));
         match path {
             "/ingest" => Self::Ingest,
+            "/token/renew" => Self::RenewToken,
             "/health" => Self::Health,
             "/metrics" => Self::Metrics,
             "/devices" => match Query::parse(query) {
@@ -59,6 +62,7 @@ impl Target {
         match self {
             Self::Config(_) => "/config/...",
             Self::Ingest => "/ingest",
+            Self::RenewToken => "/token/renew",
             Self::Devices(_) => "/devices",
             Self::Health => "/health",
             Self::Metrics => "/metrics",
@@ -75,7 +79,7 @@ impl Target {
     pub(super) fn allow(&self) -> Option<&'static str> {
         match self {
             Self::Unknown => None,
-            Self::Ingest => Some("POST"),
+            Self::Ingest | Self::RenewToken => Some("POST"),
             Self::Admin(..) => Some("GET, HEAD, POST, PUT, PATCH, DELETE"),
             _ => Some("GET, HEAD"),
         }
@@ -85,7 +89,7 @@ impl Target {
     pub(super) fn allows(&self, method: &Method) -> bool {
         match self {
             Self::Unknown => false,
-            Self::Ingest => *method == Method::Post,
+            Self::Ingest | Self::RenewToken => *method == Method::Post,
             Self::Admin(..) => matches!(
                 method,
                 Method::Get
@@ -136,6 +140,7 @@ mod tests {
             ("/config", Target::Unknown),
             ("/config/a/b", Target::Unknown),
             ("/ingest", Target::Ingest),
+            ("/token/renew", Target::RenewToken),
             ("/health", Target::Health),
             ("/metrics", Target::Metrics),
             ("/devices", Target::Devices(None)),
@@ -183,6 +188,8 @@ mod tests {
             ("/config/x", Method::Post, false),
             ("/ingest", Method::Post, true),
             ("/ingest", Method::Get, false),
+            ("/token/renew", Method::Post, true),
+            ("/token/renew", Method::Get, false),
             ("/health", Method::Delete, false),
             ("/", Method::Get, true),
             ("/", Method::Trace, false),

@@ -11,6 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::store::reports::{AgentState, Arrival, Observed, Outcome};
 use crate::store::sites::{Site, TokenDigest};
+use crate::store::tokens::TokenState;
 use crate::store::{Store, StoreError};
 
 /// An observation from further in the future was stamped by a wrong clock.
@@ -94,10 +95,18 @@ impl Ingest {
     /// # Errors
     /// [`IngestError::Unauthorized`], [`IngestError::Store`].
     pub fn authorize(&self, token: Option<&str>) -> Result<Site, IngestError> {
-        let token = token.ok_or(IngestError::Unauthorized)?;
-        self.store
-            .site_by_token(&TokenDigest::of(token))?
-            .ok_or(IngestError::Unauthorized)
+        let token = TokenDigest::of(token.ok_or(IngestError::Unauthorized)?);
+        let (site, state) = self
+            .store
+            .site_by_token(&token)?
+            .ok_or(IngestError::Unauthorized)?;
+        if state == TokenState::Fetched {
+            // A report must not fail for this: the next use notes it.
+            if let Err(error) = self.store.note_token_used(&token) {
+                log::warn!("the first use of a new token was not noted: {error}");
+            }
+        }
+        Ok(site)
     }
 
     /// Takes a report of this site.

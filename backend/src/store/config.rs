@@ -3,6 +3,7 @@
 use postgres::types::Type;
 
 use super::sites::TokenDigest;
+use super::tokens::TokenState;
 use super::{Store, StoreError};
 
 /// Which configuration a site has, without the configuration.
@@ -61,25 +62,37 @@ pub struct DeviceRow {
 }
 
 impl Store {
-    /// The revision of the configuration of the site with this token.
+    /// The revision of the configuration of the site that this token opens,
+    /// and how the token stands.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn config_revision(&self, token: &TokenDigest) -> Result<Option<Revision>, StoreError> {
+    pub fn config_revision(
+        &self,
+        token: &TokenDigest,
+    ) -> Result<Option<(Revision, TokenState)>, StoreError> {
         self.run(|client| {
             let row = client.query_typed_opt(
-                "SELECT id, config_revision FROM sites WHERE token = $1",
+                &format!(
+                    "SELECT s.id, s.config_revision, {} FROM sites s {}
+                      WHERE s.id = av_site_of_token($1)",
+                    TokenState::SQL,
+                    TokenState::JOIN
+                ),
                 &[(&token.as_str(), Type::TEXT)],
             )?;
-            Ok(row.map(|row| Revision {
-                site_id: row.get(0),
-                number: row.get(1),
+            Ok(row.map(|row| {
+                let revision = Revision {
+                    site_id: row.get(0),
+                    number: row.get(1),
+                };
+                (revision, TokenState::from_sql(row.get(2)))
             }))
         })
     }
 
-    /// The configuration of the site with this token: one statement, and so
-    /// one snapshot of revision and devices together.
+    /// The configuration of the site that this token opens: one statement,
+    /// and so one snapshot of revision and devices together.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -92,7 +105,7 @@ impl Store {
                         nullif(d.driver_config, 'null')::text,
                         nullif(d.expectations, 'null')::text
                    FROM sites s LEFT JOIN devices d ON d.site_id = s.id
-                  WHERE s.token = $1
+                  WHERE s.id = av_site_of_token($1)
                   ORDER BY d.ip COLLATE \"C\"",
                 &[(&token.as_str(), Type::TEXT)],
             )?;
@@ -133,7 +146,7 @@ impl Store {
 
     /// Stores the hash of a revision and the time, where that revision is
     /// still the site's and the hash another one; answers whether the site
-    /// now has this hash.
+    /// now has this hash. The version of that revision gets it too.
     ///
     /// It never waits: where the row is locked, by somebody who is changing
     /// the configuration, a later poll stores what comes of it.
@@ -142,21 +155,33 @@ impl Store {
     /// [`StoreError`].
     pub fn store_config_version(&self, revision: Revision, hash: &str) -> Result<bool, StoreError> {
         self.run(|client| {
-            let updated = client.execute_typed(
-                "UPDATE sites
-                    SET config_version = $3,
-                        config_updated_at = CASE WHEN config_version IS DISTINCT FROM $3
-                                                 THEN now() ELSE config_updated_at END
-                  WHERE id = (SELECT id FROM sites
-                               WHERE id = $1 AND config_revision = $2
-                                 FOR NO KEY UPDATE SKIP LOCKED)",
+            // The configuration of a revision is that of the newest version
+            // up to it: some revisions, as of a new token, change nothing.
+            let stored = client.query_typed(
+                "WITH site AS (
+                     UPDATE sites
+                        SET config_version = $3,
+                            config_updated_at = CASE WHEN config_version IS DISTINCT FROM $3
+                                                     THEN now() ELSE config_updated_at END
+                      WHERE id = (SELECT id FROM sites
+                                   WHERE id = $1 AND config_revision = $2
+                                     FOR NO KEY UPDATE SKIP LOCKED)
+                  RETURNING id
+                 ), version AS (
+                     UPDATE config_versions v SET hash = $3
+                       FROM site
+                      WHERE v.site_id = site.id AND v.hash IS NULL AND NOT v.deleted
+                        AND v.revision = (SELECT max(revision) FROM config_versions
+                                           WHERE site_id = $1 AND revision <= $2)
+                 )
+                 SELECT id FROM site",
                 &[
                     (&revision.site_id, Type::INT8),
                     (&revision.number, Type::INT8),
                     (&hash, Type::TEXT),
                 ],
             )?;
-            Ok(updated > 0)
+            Ok(!stored.is_empty())
         })
     }
 }

@@ -13,6 +13,8 @@
 //! | [`config`] | a site's configuration in one snapshot |
 //! | [`reports`] | what agents report |
 //! | [`devices`] | what is known of the devices |
+//! | [`versions`] | the history of configurations, and the way back |
+//! | [`tokens`] | site tokens and their renewal |
 //! | [`listen`] | notifications of changed configurations |
 
 pub mod actor;
@@ -28,7 +30,9 @@ pub mod reports;
 pub mod sessions;
 pub mod sites;
 mod time;
+pub mod tokens;
 pub mod users;
+pub mod versions;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -8,6 +8,7 @@ use postgres::types::Type;
 use sha2::{Digest as _, Sha256};
 
 use super::time::from_sql;
+use super::tokens::TokenState;
 use super::{Store, StoreError};
 
 /// What the database keeps of a site's token: its SHA-256. Looking a site up
@@ -72,19 +73,29 @@ pub struct SiteSummary {
 }
 
 impl Store {
-    /// The site with this token.
+    /// The site that this token opens, and how the token stands.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn site_by_token(&self, token: &TokenDigest) -> Result<Option<Site>, StoreError> {
+    pub fn site_by_token(
+        &self,
+        token: &TokenDigest,
+    ) -> Result<Option<(Site, TokenState)>, StoreError> {
         self.run(|client| {
             let row = client.query_typed_opt(
-                "SELECT id, name FROM sites WHERE token = $1",
+                &format!(
+                    "SELECT s.id, s.name, {} FROM sites s {} WHERE s.id = av_site_of_token($1)",
+                    TokenState::SQL,
+                    TokenState::JOIN
+                ),
                 &[(&token.as_str(), Type::TEXT)],
             )?;
-            Ok(row.map(|row| Site {
-                id: row.get(0),
-                name: row.get(1),
+            Ok(row.map(|row| {
+                let site = Site {
+                    id: row.get(0),
+                    name: row.get(1),
+                };
+                (site, TokenState::from_sql(row.get(2)))
             }))
         })
     }
