@@ -3,7 +3,7 @@
 use tiny_http::Method;
 
 use super::Admin;
-use super::context::{Caller, Origin, Request};
+use super::context::{Caller, Headers, Origin, Request};
 use crate::answer::Answer;
 use crate::store::sessions::Identity;
 use crate::store::sites::TokenDigest;
@@ -60,7 +60,7 @@ impl Admin {
                 caller: Some(caller(identity, Origin::Api, ip, String::new())),
             });
         }
-        if let Some(cookie) = self.cookie(request) {
+        if let Some(cookie) = self.cookie(&request.headers) {
             if let Some(identity) = self.store.session_user(&TokenDigest::of(cookie))? {
                 let csrf = csrf_token(cookie);
                 return Ok(Access {
@@ -105,9 +105,8 @@ impl Admin {
     }
 
     /// The session's cookie of a request.
-    pub(super) fn cookie<'a>(&self, request: &'a Request<'_>) -> Option<&'a str> {
-        request
-            .headers
+    pub(super) fn cookie<'a>(&self, headers: &'a Headers) -> Option<&'a str> {
+        headers
             .get("cookie")?
             .split(';')
             .find_map(|pair| {

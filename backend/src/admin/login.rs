@@ -158,7 +158,7 @@ fn log_out(
     if let Some(caller) = access.caller() {
         access::check_forgery(admin, request, caller, body)?;
     }
-    if let Some(cookie) = admin.cookie(request) {
+    if let Some(cookie) = admin.cookie(&request.headers) {
         admin.store.end_session(&TokenDigest::of(cookie))?;
     }
     let answer = if request.headers.media_type() == "application/x-www-form-urlencoded" {

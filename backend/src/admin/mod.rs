@@ -11,6 +11,7 @@
 //! | `access` | sessions, API tokens, CSRF |
 //! | `login` | log-in, log-out, the first user |
 //! | `password` | argon2 |
+//! | `secrets` | secrets masked, and put back |
 //! | `users` | users, personal tokens, the audit log |
 //! | `sites`, `devices`, `transfer` | what is watched: one by one, and in bulk |
 //! | `versions` | the history of configurations |
@@ -20,15 +21,22 @@
 mod access;
 mod alerts;
 pub mod context;
+mod csv_file;
+mod devices;
+mod draft;
 mod input;
 mod login;
 mod pages;
 pub mod password;
+mod precondition;
+pub(crate) mod secrets;
+mod sites;
+mod transfer;
+mod users;
 mod versions;
 
 use std::sync::Arc;
 
-use serde_json::json;
 use tiny_http::Method;
 
 pub use access::Access;
@@ -37,7 +45,7 @@ pub(crate) use login::random_hex;
 
 use crate::answer::Answer;
 use crate::store::Store;
-use context::{Call, Caller, Role};
+use context::{Call, Role};
 
 /// How the administrator's part is set up.
 #[derive(Debug, Clone, Default)]
@@ -105,14 +113,12 @@ impl Admin {
         if let Err(refusal) = least_role(call) {
             return Some(refusal);
         }
-        if call.path == ["me"] {
-            return Some(if call.method == Method::Get {
-                me(call.caller)
-            } else {
-                call.only("GET, HEAD")
-            });
-        }
-        versions::route(self, call).or_else(|| alerts::route(self, call))
+        users::route(self, call)
+            .or_else(|| sites::route(self, call))
+            .or_else(|| devices::route(self, call))
+            .or_else(|| transfer::route(self, call))
+            .or_else(|| versions::route(self, call))
+            .or_else(|| alerts::route(self, call))
     }
 }
 
@@ -126,12 +132,4 @@ fn least_role(call: &Call<'_>) -> Result<(), Answer> {
         _ if call.method == Method::Get => Ok(()),
         _ => call.require(Role::Editor),
     }
-}
-
-fn me(caller: &Caller) -> Answer {
-    Answer::json(
-        200,
-        &json!({"id": caller.user_id, "name": caller.name, "role": caller.role,
-                "csrf": caller.csrf}),
-    )
 }

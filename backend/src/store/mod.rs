@@ -15,6 +15,8 @@
 //! | [`devices`] | what is known of the devices |
 //! | [`versions`] | the history of configurations, and the way back |
 //! | [`tokens`] | site tokens and their renewal |
+//! | [`inventory`] | sites and devices as an administrator sees and changes them |
+//! | [`transfer`] | many devices at once |
 //! | [`listen`] | notifications of changed configurations |
 
 pub mod actor;
@@ -23,6 +25,7 @@ pub mod config;
 mod connector;
 pub mod devices;
 mod error;
+pub mod inventory;
 pub mod listen;
 pub mod migrate;
 mod pool;
@@ -30,6 +33,7 @@ pub mod reports;
 pub mod sessions;
 pub mod sites;
 mod time;
+pub mod transfer;
 pub mod tokens;
 pub mod users;
 pub mod versions;

@@ -158,6 +158,20 @@ impl Store {
         })
     }
 
+    /// Forgets the failures of this user from this address.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn forget_attempts(&self, user_name: &str, ip: &str) -> Result<(), StoreError> {
+        self.run(|client| {
+            client.execute(
+                "DELETE FROM login_attempts WHERE user_name = $1 AND ip = $2",
+                &[&user_name, &ip],
+            )?;
+            Ok(())
+        })
+    }
+
     /// Starts a session, and forgets the failures of this user from this
     /// address.
     ///

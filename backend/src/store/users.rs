@@ -11,6 +11,7 @@ use serde_json::json;
 use super::actor::Actor;
 use super::audit::{Deed, record};
 use super::sessions::hold_users;
+use super::sites::TokenDigest;
 use super::time::from_sql;
 use super::{Store, StoreError};
 
@@ -159,7 +160,7 @@ impl Store {
     }
 
     /// Changes a user's role or password. A new password ends the user's
-    /// sessions, except the one with the digest `keep`.
+    /// sessions, except the one with the cookie `keep`.
     ///
     /// # Errors
     /// [`StoreError`]; [`UserRefusal`] in the inner result.
@@ -169,7 +170,7 @@ impl Store {
         id: i64,
         role: Option<Role>,
         password_hash: Option<&str>,
-        keep: Option<&str>,
+        keep: Option<&TokenDigest>,
     ) -> Result<Result<User, UserRefusal>, StoreError> {
         self.act(actor, |transaction| {
             hold_users(transaction)?;
@@ -196,7 +197,7 @@ impl Store {
             if password_hash.is_some() {
                 transaction.execute(
                     "DELETE FROM sessions WHERE user_id = $1 AND digest IS DISTINCT FROM $2",
-                    &[&id, &keep],
+                    &[&id, &keep.map(TokenDigest::as_str)],
                 )?;
             }
             let after = user(&row);

@@ -1,0 +1,384 @@
+//! Devices: list with filter, sort and paging; create, read, update, delete.
+
+use std::collections::BTreeMap;
+
+use av_proto::FieldError;
+use av_proto::schedule::zone;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use tiny_http::Method;
+
+use super::Admin;
+use super::context::{Call, Role};
+use super::draft::{Draft, Valid, changes};
+use super::input::{id, invalid, invalid_field, number, optional_id, read_json};
+use super::precondition::{self, if_match};
+use super::secrets::mask;
+use super::sites;
+use super::users::conflict;
+use crate::answer::Answer;
+use crate::store::StoreError;
+use crate::store::inventory::{
+    DeviceFields, DeviceFilter, DeviceOrder, DeviceRecord, Page, VERDICTS, device_deed,
+};
+
+/// Answers where the path is `devices` or `devices/{id}`.
+pub(super) fn route(admin: &Admin, call: &Call<'_>) -> Option<Answer> {
+    let answer = match (call.path, &call.method) {
+        (["devices"], Method::Get) => list(admin, call),
+        (["devices"], Method::Post) => create(admin, call),
+        (["devices"], _) => Err(call.only("GET, HEAD, POST")),
+        (["devices", device], method) => {
+            let Some(device) = id(device) else {
+                return Some(unknown());
+            };
+            match method {
+                Method::Get => show(admin, call, device),
+                Method::Put | Method::Patch => update(admin, call, device),
+                Method::Delete => delete(admin, call, device),
+                _ => Err(call.only("GET, HEAD, PUT, PATCH, DELETE")),
+            }
+        }
+        _ => return None,
+    };
+    Some(answer.unwrap_or_else(|refusal| refusal))
+}
+
+fn unknown() -> Answer {
+    Answer::error(404, "there is no such device")
+}
+
+fn find(admin: &Admin, device: i64) -> Result<DeviceRecord, Answer> {
+    admin.store.device_record(device)?.ok_or_else(unknown)
+}
+
+fn etag(device: &DeviceRecord) -> String {
+    format!("{}-{}", device.id, device.updated_at.as_microsecond())
+}
+
+/// A device as it is shown.
+#[derive(Serialize)]
+struct Document<'a> {
+    id: i64,
+    site_id: i64,
+    site: &'a str,
+    ip: &'a str,
+    name: &'a str,
+    building: &'a str,
+    floor: &'a str,
+    room: &'a str,
+    #[serde(rename = "type")]
+    device_type: &'a str,
+    driver: &'a str,
+    driver_config: Box<RawValue>,
+    expectations: Box<RawValue>,
+    state: State<'a>,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+    etag: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warnings: Option<&'a [FieldError]>,
+}
+
+#[derive(Serialize)]
+struct State<'a> {
+    status: &'a str,
+    verdict: &'a str,
+    detail: Option<&'a str>,
+    metrics: Option<&'a RawValue>,
+    observed_at: Option<Timestamp>,
+    last_seen: Option<Timestamp>,
+    last_ok_at: Option<Timestamp>,
+    verdict_since: Option<Timestamp>,
+}
+
+fn raw(json: String) -> Box<RawValue> {
+    RawValue::from_string(json).unwrap_or_default()
+}
+
+fn document<'a>(
+    device: &'a DeviceRecord,
+    reveal: bool,
+    warnings: Option<&'a [FieldError]>,
+) -> Document<'a> {
+    let fields = &device.fields;
+    let config = fields.driver_config.as_deref().unwrap_or("{}");
+    let state = device.state.as_ref();
+    Document {
+        id: device.id,
+        site_id: fields.site_id,
+        site: &device.site,
+        ip: &fields.ip,
+        name: &fields.name,
+        building: fields.building.as_deref().unwrap_or_default(),
+        floor: fields.floor.as_deref().unwrap_or_default(),
+        room: fields.room.as_deref().unwrap_or_default(),
+        device_type: &fields.device_type,
+        driver: &fields.driver,
+        driver_config: raw(if reveal {
+            config.to_owned()
+        } else {
+            mask(config)
+        }),
+        expectations: raw(fields.expectations.as_deref().unwrap_or("{}").to_owned()),
+        state: State {
+            status: state.map_or("unknown", |state| &state.status),
+            verdict: state.map_or("unknown", |state| &state.verdict),
+            detail: state.and_then(|state| state.detail.as_deref()),
+            metrics: state.and_then(|state| serde_json::from_str(&state.metrics).ok()),
+            observed_at: state.map(|state| state.observed_at),
+            last_seen: state.map(|state| state.last_seen),
+            last_ok_at: state.and_then(|state| state.last_ok_at),
+            verdict_since: state.map(|state| state.verdict_since),
+        },
+        created_at: device.created_at,
+        updated_at: device.updated_at,
+        etag: etag(device),
+        warnings,
+    }
+}
+
+fn answer(
+    status: u16,
+    device: &DeviceRecord,
+    reveal: bool,
+    warnings: Option<&[FieldError]>,
+) -> Answer {
+    Answer::json(status, &document(device, reveal, warnings))
+        .with("ETag", format!("\"{}\"", etag(device)))
+}
+
+fn list(admin: &Admin, call: &Call<'_>) -> Result<Answer, Answer> {
+    #[derive(Serialize)]
+    struct List<'a> {
+        total: i64,
+        limit: i64,
+        offset: i64,
+        devices: Vec<Document<'a>>,
+    }
+    let query = call.query;
+    let text = |name: &str| {
+        query
+            .get(name)
+            .filter(|value| !value.is_empty())
+            .map(str::to_owned)
+    };
+    // A place may be asked for that is empty.
+    let place = |name: &str| query.get(name).map(str::to_owned);
+    if query.iter().any(|(_, value)| value.contains('\0')) {
+        return Err(Answer::error(422, "a parameter has a NUL character"));
+    }
+    let verdict = one_of(text("verdict"), "verdict", &VERDICTS)?;
+    let status = one_of(text("status"), "status", &["online", "offline", "unknown"])?;
+    let site_id = match (optional_id(query, "site_id")?, text("site")) {
+        (Some(id), _) => Some(id),
+        (None, Some(site)) => Some(
+            admin
+                .store
+                .site_by_name_or_id(&site)?
+                .ok_or_else(sites::unknown)?
+                .id,
+        ),
+        (None, None) => None,
+    };
+    let filter = DeviceFilter {
+        site_id,
+        driver: text("driver"),
+        device_type: text("type"),
+        building: place("building"),
+        floor: place("floor"),
+        room: place("room"),
+        verdict,
+        status,
+        text: text("q"),
+    };
+    let sort = query.get("sort").unwrap_or("place");
+    let page = Page {
+        order: order(sort.strip_prefix('-').unwrap_or(sort))?,
+        descending: sort.starts_with('-'),
+        limit: number(query, "limit", 100, (1, 5000))?,
+        offset: number(query, "offset", 0, (0, 1_000_000_000))?,
+    };
+    let (devices, total) = admin.store.device_list(&filter, page)?;
+    Ok(Answer::json(
+        200,
+        &List {
+            total,
+            limit: page.limit,
+            offset: page.offset,
+            devices: devices
+                .iter()
+                .map(|device| document(device, false, None))
+                .collect(),
+        },
+    ))
+}
+
+fn one_of(value: Option<String>, name: &str, words: &[&str]) -> Result<Option<String>, Answer> {
+    match value {
+        Some(value) if !words.contains(&value.as_str()) => Err(invalid_field(
+            name,
+            format!("is none of {}", words.join(", ")),
+        )),
+        value => Ok(value),
+    }
+}
+
+fn order(word: &str) -> Result<DeviceOrder, Answer> {
+    Ok(match word {
+        "place" => DeviceOrder::Place,
+        "name" => DeviceOrder::Name,
+        "ip" => DeviceOrder::Ip,
+        "site" => DeviceOrder::Site,
+        "type" => DeviceOrder::Type,
+        "driver" => DeviceOrder::Driver,
+        "verdict" => DeviceOrder::Verdict,
+        "last_seen" => DeviceOrder::LastSeen,
+        "updated_at" => DeviceOrder::Updated,
+        _ => {
+            return Err(invalid_field(
+                "sort",
+                "is none of place, name, ip, site, type, driver, verdict, last_seen, updated_at, \
+                 with - before it for the other way round",
+            ));
+        }
+    })
+}
+
+fn show(admin: &Admin, call: &Call<'_>, device: i64) -> Result<Answer, Answer> {
+    let reveal = call.query.flag("reveal");
+    if reveal {
+        call.require(Role::Editor)?;
+    }
+    let device = find(admin, device)?;
+    if reveal {
+        admin.store.record(
+            &call.caller.actor(),
+            &device_deed(
+                "device.reveal",
+                device.id,
+                &device.fields,
+                serde_json::json!({}),
+            ),
+        )?;
+    }
+    Ok(answer(200, &device, reveal, None))
+}
+
+/// The zone of a site as an agent uses it.
+pub(super) fn site_zone(name: &str) -> TimeZone {
+    zone(name).unwrap_or(TimeZone::UTC)
+}
+
+fn check(admin: &Admin, draft: Draft, stored: Option<&DeviceRecord>) -> Result<Valid, Answer> {
+    let site_id = draft.site_id.or(stored.map(|device| device.fields.site_id));
+    let Some(site_id) = site_id else {
+        return Err(invalid_field("site_id", "is missing"));
+    };
+    let zone = match stored {
+        Some(device) if device.fields.site_id == site_id => site_zone(&device.timezone),
+        _ => admin
+            .store
+            .site_records(Some(site_id))?
+            .pop()
+            .map(|site| site_zone(&site.fields.timezone))
+            .ok_or_else(|| invalid_field("site_id", "there is no such site"))?,
+    };
+    draft
+        .validate(site_id, &zone, stored.map(|device| &device.fields))
+        .map_err(|errors| invalid(&errors))
+}
+
+fn store_refused(error: StoreError) -> Answer {
+    match error {
+        StoreError::Taken(_) => conflict("ip", "is that of another device of this site"),
+        // A number past PostgreSQL's range, say.
+        StoreError::BadValue(why) => invalid_field("driver_config", why),
+        error => error.into(),
+    }
+}
+
+fn create(admin: &Admin, call: &Call<'_>) -> Result<Answer, Answer> {
+    let draft: Draft = read_json(call.body)?;
+    let valid = check(admin, draft, None)?;
+    let id = admin
+        .store
+        .create_device(&call.caller.actor(), &valid.fields)
+        .map_err(store_refused)?;
+    let device = find(admin, id)?;
+    Ok(answer(201, &device, false, Some(&valid.warnings))
+        .with("Location", format!("/admin/devices/{id}")))
+}
+
+fn update(admin: &Admin, call: &Call<'_>, device: i64) -> Result<Answer, Answer> {
+    let before = find(admin, device)?;
+    if_match(call.headers, &etag(&before))?;
+    let draft = if call.method == Method::Patch {
+        patched(&before.fields, call.body)?
+    } else {
+        read_json(call.body)?
+    };
+    let valid = check(admin, draft, Some(&before))?;
+    let changed = changes(&before.fields, &valid.fields);
+    if !changed.is_empty() {
+        admin
+            .store
+            .update_device(
+                &call.caller.actor(),
+                &before,
+                &valid.fields,
+                &Value::Object(changed),
+            )
+            .map_err(store_refused)?
+            .map_err(precondition::lost)?;
+    }
+    let device = find(admin, device)?;
+    Ok(answer(200, &device, false, Some(&valid.warnings)))
+}
+
+/// The stored device with the members of a JSON object in place of its own.
+fn patched(stored: &DeviceFields, body: &[u8]) -> Result<Draft, Answer> {
+    let json = overlaid(Some(stored), read_json(body)?).map_err(|errors| invalid(&errors))?;
+    read_json(&json)
+}
+
+/// The JSON text of a stored device with other members in place of its own. A
+/// section `snmp` or `pjlink` takes the place of the stored one.
+pub(super) fn overlaid(
+    stored: Option<&DeviceFields>,
+    over: BTreeMap<String, Option<Box<RawValue>>>,
+) -> Result<Vec<u8>, Vec<FieldError>> {
+    let text = |value: Option<&str>| Some(raw(Value::from(value).to_string()));
+    let json = |value: &Option<String>| Some(raw(value.clone().unwrap_or_else(|| "{}".to_owned())));
+    let mut members = BTreeMap::new();
+    if let Some(stored) = stored {
+        for (name, value) in [
+            ("ip", text(Some(&stored.ip))),
+            ("name", text(Some(&stored.name))),
+            ("building", text(stored.building.as_deref())),
+            ("floor", text(stored.floor.as_deref())),
+            ("room", text(stored.room.as_deref())),
+            ("type", text(Some(&stored.device_type))),
+            ("driver", text(Some(&stored.driver))),
+            ("driver_config", json(&stored.driver_config)),
+            ("expectations", json(&stored.expectations)),
+        ] {
+            members.insert(name.to_owned(), value);
+        }
+    }
+    members.extend(over);
+    serde_json::to_vec(&members).map_err(|error| vec![FieldError::new("document", error)])
+}
+
+fn delete(admin: &Admin, call: &Call<'_>, device: i64) -> Result<Answer, Answer> {
+    let before = find(admin, device)?;
+    if_match(call.headers, &etag(&before))?;
+    admin
+        .store
+        .delete_device(&call.caller.actor(), &before)?
+        .map_err(precondition::lost)?;
+    Ok(Answer::done())
+}

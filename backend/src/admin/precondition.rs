@@ -1,0 +1,69 @@
+//! Optimistic locking (RFC 9110 section 13.1.1): who changes something says
+//! which version of it was seen.
+
+use super::context::Headers;
+use crate::answer::Answer;
+use crate::store::inventory::Lost;
+
+/// Checks `If-Match` against the entity tag of what is stored, without its
+/// quotes.
+///
+/// # Errors
+/// 428 without one, 412 where it names another version.
+pub(super) fn if_match(headers: &Headers, etag: &str) -> Result<(), Answer> {
+    let Some(header) = headers.get("if-match") else {
+        return Err(Answer::error(
+            428,
+            "If-Match is missing: send the ETag of what you saw, or * to change whatever is there",
+        ));
+    };
+    if matches(header, etag) {
+        Ok(())
+    } else {
+        Err(changed())
+    }
+}
+
+/// 412: somebody else was first.
+pub(super) fn changed() -> Answer {
+    Answer::error(412, "somebody else changed it since: read it again")
+}
+
+/// The answer for a race that was lost.
+pub(super) fn lost(lost: Lost) -> Answer {
+    match lost {
+        Lost::Gone => Answer::error(404, "it is not there any more"),
+        Lost::Race => changed(),
+    }
+}
+
+/// Compared strongly: a weak tag does not match.
+fn matches(header: &str, etag: &str) -> bool {
+    header == "*"
+        || header.split(',').any(|tag| {
+            tag.trim()
+                .strip_prefix('"')
+                .and_then(|tag| tag.strip_suffix('"'))
+                == Some(etag)
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags() {
+        for (header, expected) in [
+            ("\"a\"", true),
+            ("*", true),
+            ("\"x\", \"a\"", true),
+            ("W/\"a\"", false),
+            ("a", false),
+            ("\"b\"", false),
+            ("", false),
+        ] {
+            assert_eq!(matches(header, "a"), expected, "{header}");
+        }
+    }
+}
