@@ -127,6 +127,12 @@ fn a_database_that_hangs_is_said_and_its_return_is_noticed() {
     let mut backend = Backend::start(&db.url());
     add_site(&mut db.connect(), "Paris", TOKEN);
     for path in ["/health".to_owned(), config_path()] {
+        // Several connections lie idle, each with a statement to close.
+        std::thread::scope(|scope| {
+            for _ in 0..6 {
+                scope.spawn(|| assert_eq!(backend.ingest(TOKEN, &report(&[])).status, 200));
+            }
+        });
         cluster.freeze();
         // Requests that were under way may hang with the database; others
         // are told.

@@ -60,9 +60,9 @@ pub(super) struct Pooled<'a> {
     pub(super) reused: bool,
 }
 
-/// Drops a connection that may still owe an answer. Its own end waits for
-/// that answer, which a database that hangs never gives: a thread of its own
-/// waits.
+/// Drops a connection that may still owe an answer: also an idle one may have
+/// a statement to close. Its own end waits for that answer, which a database
+/// that hangs never gives, so a thread of its own waits.
 pub(super) fn bury(client: Client) {
     if client.is_closed() {
         return;
@@ -171,7 +171,7 @@ impl Shared {
             if fresh {
                 // What lies idle is as old as the connection that just failed.
                 state.total -= state.idle.len();
-                state.idle.clear();
+                state.idle.drain(..).for_each(bury);
             } else if let Some(idle) = state.idle.pop() {
                 return Ok(Some(idle));
             }
@@ -239,7 +239,7 @@ impl Shared {
             retry_at: Instant::now() + RETRY_EVERY,
         });
         drop(state);
-        drop(idle);
+        idle.into_iter().for_each(bury);
         self.freed.notify_all();
     }
 
