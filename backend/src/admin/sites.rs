@@ -1,5 +1,7 @@
 //! Sites: list, create, read, update, delete.
 
+use std::collections::HashMap;
+
 use av_proto::FieldError;
 use av_proto::schedule::zone;
 use serde::Deserialize;
@@ -14,6 +16,7 @@ use super::input::{check_name, id, invalid, number, read_json};
 use super::login::new_secret;
 use super::precondition::{self, if_match};
 use super::users::conflict;
+use super::versions::agent::{AgentSync, agents};
 use crate::answer::Answer;
 use crate::store::StoreError;
 use crate::store::inventory::{SiteFields, SiteRecord, VERDICTS};
@@ -78,7 +81,7 @@ fn etag(site: &SiteRecord) -> String {
         .collect()
 }
 
-fn document(site: &SiteRecord) -> Value {
+fn document(site: &SiteRecord, agent: Option<&AgentSync>) -> Value {
     let fields = &site.fields;
     let verdicts: serde_json::Map<String, Value> = VERDICTS
         .iter()
@@ -103,6 +106,9 @@ fn document(site: &SiteRecord) -> Value {
             "version": site.agent_version,
             "running_hash": site.running_hash,
             "config_error": site.config_error,
+            "state": agent.map(|agent| agent.state),
+            "since": agent.and_then(|agent| agent.since),
+            "wanted_hash": agent.and_then(|agent| agent.wanted_hash.as_deref()),
         },
         "created_at": site.created_at,
         "updated_at": site.updated_at,
@@ -117,11 +123,15 @@ fn list(admin: &Admin, call: &Call<'_>) -> Result<Answer, Answer> {
     let mut sites = admin.store.site_records(None)?;
     sites.retain(|site| site.fields.name.to_lowercase().contains(&text));
     let total = sites.len();
+    let agents: HashMap<i64, AgentSync> = agents(&admin.store, None)?
+        .into_iter()
+        .map(|agent| (agent.site_id, agent))
+        .collect();
     let page: Vec<Value> = sites
         .iter()
         .skip(usize::try_from(offset).unwrap_or(usize::MAX))
         .take(usize::try_from(limit).unwrap_or(usize::MAX))
-        .map(document)
+        .map(|site| document(site, agents.get(&site.id)))
         .collect();
     Ok(Answer::json(
         200,
@@ -131,7 +141,9 @@ fn list(admin: &Admin, call: &Call<'_>) -> Result<Answer, Answer> {
 
 fn show(admin: &Admin, site: i64) -> Result<Answer, Answer> {
     let site = find(admin, site)?;
-    Ok(Answer::json(200, &document(&site)).with("ETag", format!("\"{}\"", etag(&site))))
+    let agent = agents(&admin.store, Some(site.id))?.pop();
+    Ok(Answer::json(200, &document(&site, agent.as_ref()))
+        .with("ETag", format!("\"{}\"", etag(&site))))
 }
 
 /// What a client sends. It may send back what it got: what it cannot set is
@@ -257,7 +269,7 @@ fn create(admin: &Admin, call: &Call<'_>) -> Result<Answer, Answer> {
         .store
         .create_site(&call.caller.actor(), &fields, &TokenDigest::of(&token));
     let site = find(admin, created.map_err(taken)?)?;
-    let mut document = document(&site);
+    let mut document = document(&site, None);
     // Shown this once: only its digest is kept.
     document["token"] = token.into();
     Ok(Answer::json(201, &document)
