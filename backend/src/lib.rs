@@ -11,7 +11,9 @@
 //! | [`http`] | routing, authorization and limits |
 //! | [`config`] | a site's configuration, its hash and its cache |
 //! | [`ingest`] | reports into observations, history and alerts |
+//! | [`notify`] | mail and webhooks |
 //! | [`store`] | everything that speaks SQL |
+//! | [`upkeep`] | silent agents, finished days, old months |
 //! | [`threads`] | threads that are started again when they fail |
 //! | [`stop`] | one signal that ends every thread |
 
@@ -22,8 +24,10 @@ pub mod cli;
 pub mod config;
 pub mod http;
 pub mod ingest;
+pub mod notify;
 pub mod serve;
 pub mod stop;
 pub mod store;
 pub mod threads;
+pub mod upkeep;
 mod url;

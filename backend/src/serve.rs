@@ -10,10 +10,12 @@ use signal_hook::iterator::Signals;
 use crate::admin::{Admin, Settings, random_hex};
 use crate::config::{Configs, watch};
 use crate::http::{App, ListenError, Listener, Server};
+use crate::notify;
 use crate::stop::Stop;
 use crate::store::sites::TokenDigest;
 use crate::store::{Connector, Store};
 use crate::threads::{self, End, Ended};
+use crate::upkeep;
 
 /// How long threads may take to end.
 const END_LIMIT: Duration = Duration::from_millis(1500);
@@ -46,6 +48,7 @@ pub fn serve(
     listen: &str,
     workers: usize,
     settings: Settings,
+    upkeep: upkeep::Settings,
 ) -> Result<(), ServeError> {
     threads::log_panics();
     let listener = Listener::bind(listen)?;
@@ -77,6 +80,24 @@ pub fn serve(
         })?;
 
     let mut running = Vec::new();
+    let upkeep = Arc::new(upkeep);
+    let works: [(&str, fn(&Store, &upkeep::Settings, &Stop)); 3] = [
+        ("alerts", upkeep::alerts),
+        ("history", upkeep::history),
+        ("notify", |store, settings, stop| {
+            notify::run(store, &settings.notify, stop);
+        }),
+    ];
+    for (name, work) in works {
+        let (panicked, work_stop) = (app.clone(), stop.clone());
+        let (store, upkeep) = (store.clone(), upkeep.clone());
+        running.push(threads::spawn(
+            name,
+            move || panicked.note_panic(),
+            stop.clone(),
+            move || work(&store, &upkeep, &work_stop),
+        )?);
+    }
     let (panicked, keep_stop) = (app.clone(), stop.clone());
     running.push(threads::spawn(
         "keeper",

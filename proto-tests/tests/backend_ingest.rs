@@ -87,6 +87,7 @@ fn a_report_becomes_the_devices_state() {
             "metrics": {"ts": "x", "pjlink_ok": false, "n": 12345678901234567890_u64},
             "observed_at": state["observed_at"], "last_seen": state["last_seen"],
             "last_ok_at": null, "verdict_since": state["observed_at"],
+            "stale": false,
         })
     );
     let second = bench.device("10.0.0.2");

@@ -28,6 +28,8 @@ struct Device<'a> {
     last_seen: Option<Timestamp>,
     last_ok_at: Option<Timestamp>,
     verdict_since: Option<Timestamp>,
+    /// Not heard of for three intervals: unknown, whatever was observed last.
+    stale: bool,
 }
 
 /// The devices as a JSON array. A device that was never reported is
@@ -55,6 +57,7 @@ pub(super) fn answer(readings: &[DeviceReading]) -> Answer {
                 last_seen: state.map(|state| state.last_seen),
                 last_ok_at: state.and_then(|state| state.last_ok_at),
                 verdict_since: state.map(|state| state.verdict_since),
+                stale: state.is_some_and(|state| state.stale),
             }
         })
         .collect();

@@ -128,6 +128,12 @@ pub(super) fn page(
             "Alerts that are open.",
             counts.open_alerts,
         );
+        page.single(
+            "av_backend_agents_silent",
+            Kind::Gauge,
+            "Sites whose agent did not report for three intervals.",
+            counts.silent_agents,
+        );
         let name = "av_backend_devices";
         page.family(
             name,
@@ -170,6 +176,7 @@ mod tests {
         let counts = Counts {
             sites: 8,
             open_alerts: 9,
+            silent_agents: 11,
             devices: vec![("fault".to_owned(), 10)],
         };
         let text = page(&counters, cache, ingest, Some(&counts));
@@ -183,6 +190,7 @@ mod tests {
             "av_backend_database_up 1",
             "av_backend_sites 8",
             "av_backend_alerts_open 9",
+            "av_backend_agents_silent 11",
             "av_backend_devices{verdict=\"fault\"} 10",
             "av_backend_devices{verdict=\"ok\"} 0",
         ] {

@@ -53,6 +53,9 @@ pub struct DeviceState {
     pub last_ok_at: Option<Timestamp>,
     /// Since when the verdict is what it is.
     pub verdict_since: Timestamp,
+    /// It was not heard of for so long that status and verdict are unknown,
+    /// whatever was observed last.
+    pub stale: bool,
 }
 
 /// How many devices have one verdict.
@@ -62,6 +65,8 @@ pub struct Counts {
     pub sites: i64,
     /// Open alerts.
     pub open_alerts: i64,
+    /// Sites whose agent is silent.
+    pub silent_agents: i64,
     /// Devices by verdict; `none` where nothing was reported yet.
     pub devices: Vec<(String, i64)>,
 }
@@ -77,9 +82,9 @@ impl Store {
                 "SELECT s.name, d.id, d.ip, d.name, coalesce(d.building, ''),
                         coalesce(d.floor, ''), coalesce(d.room, ''), d.device_type, d.driver,
                         t.status, t.verdict, t.detail, t.metrics::text, t.observed_at,
-                        t.last_seen, t.last_ok_at, t.verdict_since
+                        t.last_seen, t.last_ok_at, t.verdict_since, t.stale
                    FROM devices d JOIN sites s ON s.id = d.site_id
-                   LEFT JOIN device_states t ON t.device_id = d.id
+                   JOIN device_current t ON t.device_id = d.id
                   WHERE $1::bigint IS NULL OR d.site_id = $1
                   ORDER BY s.name, d.building NULLS FIRST, d.floor NULLS FIRST,
                            d.room NULLS FIRST, d.name, d.id",
@@ -106,6 +111,7 @@ impl Store {
                         last_seen: from_sql(row.get::<_, SystemTime>(14)),
                         last_ok_at: row.get::<_, Option<SystemTime>>(15).map(from_sql),
                         verdict_since: from_sql(row.get::<_, SystemTime>(16)),
+                        stale: row.get(17),
                     }),
                 })
                 .collect())
@@ -120,18 +126,18 @@ impl Store {
         self.run(|client| {
             let row = client.query_typed(
                 "SELECT (SELECT count(*) FROM sites),
-                        (SELECT count(*) FROM alerts WHERE closed_at IS NULL)",
+                        (SELECT count(*) FROM alerts WHERE closed_at IS NULL),
+                        (SELECT count(*) FROM site_agents WHERE silent_since IS NOT NULL)",
                 &[],
             )?;
             let devices = client.query_typed(
-                "SELECT coalesce(t.verdict, 'none'), count(*)
-                   FROM devices d LEFT JOIN device_states t ON t.device_id = d.id
-                  GROUP BY 1",
+                "SELECT coalesce(verdict, 'none'), count(*) FROM device_current GROUP BY 1",
                 &[],
             )?;
             Ok(Counts {
                 sites: row.first().map_or(0, |row| row.get(0)),
                 open_alerts: row.first().map_or(0, |row| row.get(1)),
+                silent_agents: row.first().map_or(0, |row| row.get(2)),
                 devices: devices.iter().map(|row| (row.get(0), row.get(1))).collect(),
             })
         })

@@ -45,6 +45,16 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "003_versions",
         sql: include_str!("../../../migrations/003_versions.sql"),
     },
+    Migration {
+        version: 4,
+        name: "004_alerts",
+        sql: include_str!("../../../migrations/004_alerts.sql"),
+    },
+    Migration {
+        version: 5,
+        name: "005_history",
+        sql: include_str!("../../../migrations/005_history.sql"),
+    },
 ];
 
 impl Store {

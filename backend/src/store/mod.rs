@@ -17,15 +17,21 @@
 //! | [`tokens`] | site tokens and their renewal |
 //! | [`inventory`] | sites and devices as an administrator sees and changes them |
 //! | [`transfer`] | many devices at once |
+//! | [`alerts`] | alerts and maintenance windows |
+//! | [`channels`] | channels, and the messages that wait for them |
+//! | [`history`] | the history's months, and each device's days |
 //! | [`listen`] | notifications of changed configurations |
 
 pub mod actor;
+pub mod alerts;
 pub mod audit;
+pub mod channels;
 pub mod config;
 mod connector;
 pub mod devices;
 mod error;
 pub mod inventory;
+pub mod history;
 pub mod listen;
 pub mod migrate;
 mod pool;

@@ -6,9 +6,10 @@ use std::time::SystemTime;
 
 use av_proto::report::ReportId;
 use av_proto::verdict::{Status, Verdict};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use postgres::Transaction;
 
+use super::alerts::OPEN_ALERTS;
 use super::time::to_sql;
 use super::{Store, StoreError};
 
@@ -74,6 +75,10 @@ pub enum Outcome {
     /// It had been taken before; nothing was written.
     Repetition,
 }
+
+/// A report of something older than this came late: less than what a day is
+/// given after its midnight before it is computed.
+const LATE: SignedDuration = SignedDuration::from_mins(10);
 
 /// Writes what changed into the history, and an observation an hour where
 /// nothing changes; then makes the newest observation of each device its
@@ -154,16 +159,6 @@ UPDATE alerts a
   FROM device_states s
  WHERE a.device_id = ANY ($1) AND a.closed_at IS NULL
    AND s.device_id = a.device_id AND s.verdict IN ('ok', 'expected_off')";
-
-/// Opens an alert for each device in fault that has none open.
-const OPEN_ALERTS: &str = "
-INSERT INTO alerts (site_id, device_id, device_ip, device_name, opened_at, detail)
-SELECT d.site_id, d.id, d.ip, d.name, s.verdict_since, s.detail
-  FROM device_states s JOIN devices d ON d.id = s.device_id
- WHERE s.device_id = ANY ($1) AND s.verdict = 'fault'
-    ON CONFLICT (device_id) WHERE closed_at IS NULL
-    DO UPDATE SET detail = EXCLUDED.detail
-        WHERE alerts.detail IS DISTINCT FROM EXCLUDED.detail";
 
 impl Store {
     /// Takes a report, once: a report whose place in its spool was taken
@@ -320,5 +315,14 @@ fn record(
         .collect();
     transaction.execute(CLOSE_ALERTS, &[&ids])?;
     transaction.execute(OPEN_ALERTS, &[&ids])?;
+
+    // What comes late changes days whose availability may be computed already.
+    let oldest = known.iter().map(|(_, seen)| seen.observed_at).min();
+    if let Some(oldest) = oldest.filter(|at| arrival.received_at.duration_since(*at) > LATE) {
+        transaction.execute(
+            "SELECT av_days_changed($1, $2)",
+            &[&arrival.site_id, &to_sql(oldest)],
+        )?;
+    }
     Ok(())
 }

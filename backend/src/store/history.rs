@@ -1,0 +1,119 @@
+//! Data that grows: the history's months, and each device's days.
+
+use postgres::types::Type;
+use serde::Serialize;
+
+use super::{Store, StoreError};
+
+/// Of two backends one computes days at a time.
+const DAYS_LOCK: i64 = 7_209_411_230_417_739;
+/// So many days are computed before anything else has its turn.
+const DAYS_AT_ONCE: i32 = 200;
+
+/// How long a device was what on one day of its site's time zone, in seconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DeviceDay {
+    /// The day, as `YYYY-MM-DD`.
+    pub day: String,
+    /// Well.
+    pub ok_s: i32,
+    /// Off, and expected to be on.
+    pub fault_s: i32,
+    /// Off, as expected.
+    pub expected_off_s: i32,
+    /// Not seen for days.
+    pub doubt_s: i32,
+    /// Nobody knows.
+    pub unknown_s: i32,
+}
+
+impl Store {
+    /// Computes finished days that are not computed yet, until `stopped` says
+    /// so or a batch is done; answers how many.
+    /// Each is a transaction of its own: a site whose day cannot be computed
+    /// holds no other up.
+    ///
+    /// # Errors
+    /// The first that arose; the other days are computed all the same.
+    pub fn compute_days(&self, stopped: impl Fn() -> bool) -> Result<usize, StoreError> {
+        let days: Vec<(i64, String)> = self.run(|client| {
+            let rows = client.query_typed(
+                "SELECT site_id, day::text FROM av_days_to_compute($1)",
+                &[(&DAYS_AT_ONCE, Type::INT4)],
+            )?;
+            Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+        })?;
+        let mut computed = 0;
+        let mut first_error = None;
+        for (site_id, day) in days {
+            if stopped() {
+                break;
+            }
+            match self.compute_day(site_id, &day) {
+                Ok(true) => computed += 1,
+                Ok(false) => break,
+                Err(error) => first_error = first_error.or(Some(error)),
+            }
+        }
+        first_error.map_or(Ok(computed), Err)
+    }
+
+    /// Answers `false` where another backend is at it.
+    fn compute_day(&self, site_id: i64, day: &str) -> Result<bool, StoreError> {
+        self.run(|client| {
+            let mut transaction = client.transaction()?;
+            transaction.batch_execute("SET LOCAL statement_timeout = '10min'")?;
+            let ours: bool = transaction
+                .query_one("SELECT pg_try_advisory_xact_lock($1)", &[&DAYS_LOCK])?
+                .get(0);
+            if !ours {
+                return Ok(false);
+            }
+            transaction.execute(
+                "SELECT av_compute_day($1, ($2::text)::date)",
+                &[&site_id, &day],
+            )?;
+            transaction.commit()?;
+            Ok(true)
+        })
+    }
+
+    /// Drops the months of the history that ended more than `keep_months`
+    /// whole months before this one; answers their tables' names.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn drop_old_months(&self, keep_months: i32) -> Result<Vec<String>, StoreError> {
+        self.run(|client| {
+            let rows = client.query("SELECT av_drop_partitions($1)", &[&keep_months])?;
+            Ok(rows.iter().map(|row| row.get(0)).collect())
+        })
+    }
+
+    /// The last `days` computed days of a device, the oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn device_days(&self, device_id: i64, days: i64) -> Result<Vec<DeviceDay>, StoreError> {
+        self.run(|client| {
+            let rows = client.query_typed(
+                "SELECT * FROM (
+                     SELECT day::text, ok_s, fault_s, expected_off_s, doubt_s, unknown_s
+                       FROM device_days WHERE device_id = $1 ORDER BY device_days.day DESC LIMIT $2) d
+                  ORDER BY 1",
+                &[(&device_id, Type::INT8), (&days, Type::INT8)],
+            )?;
+            Ok(rows
+                .iter()
+                .map(|row| DeviceDay {
+                    day: row.get(0),
+                    ok_s: row.get(1),
+                    fault_s: row.get(2),
+                    expected_off_s: row.get(3),
+                    doubt_s: row.get(4),
+                    unknown_s: row.get(5),
+                })
+                .collect())
+        })
+    }
+}
