@@ -13,13 +13,14 @@
 //! | [`config`] | a site's configuration in one snapshot |
 //! | [`reports`] | what agents report |
 //! | [`devices`] | what is known of the devices |
-//! | [`versions`] | the history of configurations, and the way back |
-//! | [`tokens`] | site tokens and their renewal |
 //! | [`inventory`] | sites and devices as an administrator sees and changes them |
 //! | [`transfer`] | many devices at once |
 //! | [`alerts`] | alerts and maintenance windows |
 //! | [`channels`] | channels, and the messages that wait for them |
 //! | [`history`] | the history's months, and each device's days |
+//! | [`pages`] | what the web interface shows |
+//! | [`versions`] | the history of configurations, and the way back |
+//! | [`tokens`] | site tokens and their renewal |
 //! | [`listen`] | notifications of changed configurations |
 
 pub mod actor;
@@ -30,17 +31,18 @@ pub mod config;
 mod connector;
 pub mod devices;
 mod error;
-pub mod inventory;
 pub mod history;
+pub mod inventory;
 pub mod listen;
 pub mod migrate;
+pub mod pages;
 mod pool;
 pub mod reports;
 pub mod sessions;
 pub mod sites;
 mod time;
-pub mod transfer;
 pub mod tokens;
+pub mod transfer;
 pub mod users;
 pub mod versions;
 

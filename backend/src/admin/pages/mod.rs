@@ -1,16 +1,185 @@
 //! The pages of the web interface.
+//!
+//! The server makes whole pages. Scripts bring them up to date, and send what
+//! people change to the JSON API: there is one place where it is checked.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `door` | log-in and the first user |
+//! | `dashboard`, `site`, `device`, `alerts`, `users` | a page each, with its forms |
+//! | `chart` | a device's history as SVG |
+//! | `html` | what pages have around them, and pieces that they share |
+//! | `i18n`, `catalogue` | English and French |
+//! | `assets` | style sheet and scripts |
+
+mod alerts;
+mod assets;
+mod catalogue;
+mod chart;
+mod dashboard;
+mod device;
+mod door;
+mod html;
+mod i18n;
+mod site;
+mod users;
+
+use askama::Template;
+use jiff::Timestamp;
+use tiny_http::Method;
 
 use super::Admin;
 use super::context::{Call, Request};
 use crate::answer::Answer;
+use crate::store::StoreError;
+use html::Frame;
+use i18n::Lang;
+
+/// What a browser may load and run: this server's own files.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
+    img-src 'self' data:; connect-src 'self'; form-action 'self'; \
+    frame-ancestors 'none'; base-uri 'none'";
 
 /// A page or file for anybody: `GET /login`, `GET /setup/{code}`, style sheets
 /// and scripts. `None` where the path is none of these.
-pub(super) fn public(_admin: &Admin, _request: &Request<'_>) -> Option<Answer> {
-    None
+pub(super) fn public(admin: &Admin, request: &Request<'_>) -> Option<Answer> {
+    match request.path.as_slice() {
+        ["static", name] => assets::serve(name, request.headers.get("if-none-match")),
+        ["login"] => Some(door::log_in(request)),
+        ["setup", code] => Some(door::set_up(admin, request, code)),
+        _ => None,
+    }
+}
+
+/// Why a page is not shown.
+enum Problem {
+    /// There is no such page.
+    None,
+    /// The user's role does not allow it.
+    Role,
+    /// The database does not answer.
+    Store(StoreError),
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
 }
 
 /// A page for a user who is logged in; `None` where there is none at the path.
-pub(super) fn route(_admin: &Admin, _call: &Call<'_>) -> Option<Answer> {
-    None
+pub(super) fn route(admin: &Admin, call: &Call<'_>) -> Option<Answer> {
+    if call.method != Method::Get {
+        return None;
+    }
+    let id = |text: &str| text.parse::<i64>().map_err(|_| Problem::None);
+    let page = match *call.path {
+        [] => dashboard::page(admin, call),
+        ["sites", "new"] => site::new(call),
+        ["sites", site] => id(site).and_then(|id| site::page(admin, call, id)),
+        ["sites", site, "live"] => id(site).and_then(|id| site::live(admin, call, id)),
+        ["sites", site, "edit"] => id(site).and_then(|id| site::edit(admin, call, id)),
+        ["sites", site, "devices", "new"] => id(site).and_then(|id| device::new(admin, call, id)),
+        ["devices", device] => id(device).and_then(|id| device::page(admin, call, id)),
+        ["devices", device, "edit"] => id(device).and_then(|id| device::edit(admin, call, id)),
+        ["alerts"] => alerts::page(admin, call),
+        ["users"] => users::page(admin, call),
+        _ => Err(Problem::None),
+    };
+    Some(page.unwrap_or_else(|problem| refuse(call, &problem)))
+}
+
+fn frame(call: &Call<'_>, here: &'static str) -> Frame {
+    Frame {
+        lang: Lang::accepted(call.headers.get("accept-language")),
+        user: call.caller.name.clone(),
+        user_id: call.caller.user_id,
+        role: call.caller.role,
+        csrf: call.caller.csrf.clone(),
+        here,
+        now: Timestamp::now(),
+        bare: false,
+    }
+}
+
+/// The frame of a page that only an editor sees.
+fn editors_frame(call: &Call<'_>, here: &'static str) -> Result<Frame, Problem> {
+    let frame = frame(call, here);
+    if frame.can_edit() {
+        Ok(frame)
+    } else {
+        Err(Problem::Role)
+    }
+}
+
+fn show(status: u16, template: &impl Template) -> Answer {
+    match template.render() {
+        Ok(body) => with_policy(Answer::html(status, body)),
+        Err(error) => {
+            log::error!("a page could not be made: {error}");
+            Answer::error(500, "the page could not be made")
+        }
+    }
+}
+
+fn with_policy(answer: Answer) -> Answer {
+    answer
+        .with("Content-Security-Policy", POLICY)
+        .with("Referrer-Policy", "same-origin")
+        .with("Vary", "Accept-Language, Cookie")
+}
+
+#[derive(Template)]
+#[template(path = "error.html")]
+struct ErrorPage {
+    f: Frame,
+    title: &'static str,
+    text: &'static str,
+}
+
+fn refuse(call: &Call<'_>, problem: &Problem) -> Answer {
+    let f = frame(call, "");
+    let (status, title, text) = match problem {
+        Problem::None => (404, f.lang.t("error.none.title"), f.lang.t("error.none")),
+        Problem::Role => (403, f.lang.t("error.role.title"), f.lang.t("error.role")),
+        Problem::Store(error) => {
+            log::warn!("a page could not be read: {error}");
+            (503, f.lang.t("error.store.title"), f.lang.t("error.store"))
+        }
+    };
+    show(status, &ErrorPage { f, title, text })
+}
+
+/// A verdict's count, as chips and counters show it.
+struct Count {
+    class: &'static str,
+    words: &'static str,
+    count: i64,
+}
+
+/// A name with its value, which is HTML.
+struct Fact {
+    name: String,
+    value: String,
+}
+
+/// Building, floor and room in one line; `""` where nothing is known.
+fn place(building: &str, floor: &str, room: &str) -> String {
+    [building, floor, room]
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>()
+        .join(" · ")
+}
+
+/// The names of the time zones that the pages suggest.
+fn zones() -> Vec<String> {
+    let mut zones: Vec<String> = jiff::tz::db()
+        .available()
+        .map(|name| name.to_string())
+        .filter(|name| name.contains('/') || name == "UTC")
+        .filter(|name| !name.starts_with("Etc/") && !name.starts_with("posix"))
+        .collect();
+    zones.sort_unstable();
+    zones
 }

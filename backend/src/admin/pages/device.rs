@@ -1,0 +1,495 @@
+//! A device: its state, its history, and its form.
+
+use std::collections::BTreeSet;
+
+use askama::Template;
+use av_proto::text::excerpt;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+
+use super::chart::{Segment, line, segments, shares, timeline};
+use super::html::{Frame, escape, span};
+use super::i18n::Lang;
+use super::{Admin, Call, Fact, Problem, editors_frame, frame, place, show, zones};
+use crate::answer::Answer;
+use crate::store::pages::{AlertFilter, AlertPage, DeviceDetail, DevicePage, Past, class};
+
+/// The most of a device's history that a page draws.
+const HISTORY_MAX: i64 = 5000;
+/// The most changes that a page lists.
+const CHANGES_MAX: usize = 200;
+
+#[derive(Template)]
+#[template(path = "device.html")]
+struct Page {
+    f: Frame,
+    device: DevicePage,
+    place: String,
+    alerts: Vec<AlertPage>,
+    facts: Vec<Fact>,
+    metrics: Vec<Fact>,
+    periods: Vec<Period>,
+    from: Timestamp,
+    timeline: String,
+    legend: Vec<Share>,
+    plots: Vec<Plot>,
+    changes: Vec<Change>,
+}
+
+struct Period {
+    days: i64,
+    words: &'static str,
+    here: bool,
+}
+
+struct Share {
+    class: &'static str,
+    words: &'static str,
+    share: String,
+}
+
+struct Plot {
+    name: &'static str,
+    last: String,
+    min: String,
+    max: String,
+    svg: String,
+}
+
+struct Change {
+    at: Timestamp,
+    class: &'static str,
+    detail: String,
+}
+
+/// `GET /devices/{id}?days=`.
+pub(super) fn page(admin: &Admin, call: &Call<'_>, id: i64) -> Result<Answer, Problem> {
+    let f = frame(call, "sites");
+    let (device, detail) = admin.store.device_shown(id)?.ok_or(Problem::None)?;
+    let days = match call.query.get("days") {
+        Some("7") => 7,
+        Some("30") => 30,
+        _ => 1,
+    };
+    let from = f.now - SignedDuration::from_hours(days * 24);
+    let history = admin
+        .store
+        .device_history(id, from, detail.holds_s, HISTORY_MAX)?;
+    let alerts = admin.store.alert_pages(AlertFilter {
+        device: Some(id),
+        limit: 5,
+        ..AlertFilter::default()
+    })?;
+    // What is stale is not known since it was last heard of.
+    let heard = device.since.filter(|_| {
+        device.class() == "unknown" && history.last().is_some_and(|p| p.verdict != "unknown")
+    });
+    let parts = segments(&history, (from, f.now), detail.holds_s, heard);
+    let lang = f.lang;
+    let words = |segment: &Segment| {
+        format!(
+            "{}, {}",
+            known(lang, segment.class),
+            span(lang, segment.to.duration_since(segment.from).as_secs())
+        )
+    };
+    Ok(show(
+        200,
+        &Page {
+            place: place(&device.building, &device.floor, &device.room),
+            alerts,
+            facts: facts(&f, &device, &detail),
+            metrics: metrics(lang, detail.metrics.as_deref()),
+            periods: [(1, "period.1"), (7, "period.7"), (30, "period.30")]
+                .into_iter()
+                .map(|(length, key)| Period {
+                    days: length,
+                    words: lang.t(key),
+                    here: days == length,
+                })
+                .collect(),
+            from,
+            timeline: timeline(&parts, words),
+            legend: shares(&parts)
+                .into_iter()
+                .map(|(class, share)| Share {
+                    class,
+                    words: known(lang, class),
+                    share: decimal(lang, share),
+                })
+                .collect(),
+            plots: plots(lang, &history, (from, f.now), detail.holds_s),
+            changes: changes(&history, from),
+            device,
+            f,
+        },
+    ))
+}
+
+/// A verdict in words; a gap is nothing observed, not a site without devices.
+fn known(lang: Lang, class: &'static str) -> &'static str {
+    if class == "none" {
+        lang.t("history.none")
+    } else {
+        lang.worst(class)
+    }
+}
+
+/// When the verdict or the detail changed, the newest first.
+fn changes(history: &[Past], from: Timestamp) -> Vec<Change> {
+    let mut changes = Vec::new();
+    let mut before: Option<&Past> = None;
+    for past in history {
+        let same = before
+            .is_some_and(|before| before.verdict == past.verdict && before.detail == past.detail);
+        if !same && past.at >= from {
+            changes.push(Change {
+                at: past.at,
+                class: class(Some(&past.verdict)),
+                detail: past.detail.clone(),
+            });
+        }
+        before = Some(past);
+    }
+    changes.reverse();
+    changes.truncate(CHANGES_MAX);
+    changes
+}
+
+fn plots(lang: Lang, history: &[Past], within: (Timestamp, Timestamp), holds_s: i64) -> Vec<Plot> {
+    let values = |value: fn(&Past) -> Option<f64>| -> Vec<(Timestamp, f64)> {
+        history
+            .iter()
+            .filter_map(|past| Some((past.at, value(past)?)))
+            .collect()
+    };
+    [
+        (
+            "metric.lamp",
+            values(|past| past.lamp_hours),
+            (|_, value| format!("{value:.0} h")) as fn(Lang, f64) -> String,
+        ),
+        ("metric.rtt", values(|past| past.rtt_ms), milliseconds),
+        ("metric.uptime", values(|past| past.uptime), uptime),
+    ]
+    .into_iter()
+    .filter_map(|(key, values, show)| {
+        let line = line(&values, within, holds_s)?;
+        Some(Plot {
+            name: lang.t(key),
+            last: show(lang, line.last),
+            min: show(lang, line.min),
+            max: show(lang, line.max),
+            svg: line.svg,
+        })
+    })
+    .collect()
+}
+
+fn decimal(lang: Lang, number: String) -> String {
+    match lang {
+        Lang::En => number,
+        Lang::Fr => number.replace('.', ","),
+    }
+}
+
+fn milliseconds(lang: Lang, value: f64) -> String {
+    let digits = if value < 10.0 { 2 } else { 0 };
+    decimal(lang, format!("{value:.digits$} ms"))
+}
+
+/// From hundredths of a second.
+fn uptime(lang: Lang, value: f64) -> String {
+    #[allow(clippy::cast_possible_truncation, reason = "as far as i64 goes")]
+    span(lang, (value / 100.0) as i64)
+}
+
+fn facts(f: &Frame, device: &DevicePage, detail: &DeviceDetail) -> Vec<Fact> {
+    let lang = f.lang;
+    let status = match device.status.as_deref() {
+        Some("online") => lang.t("status.online"),
+        Some("offline") => lang.t("status.offline"),
+        _ => lang.t("status.unknown"),
+    };
+    let time =
+        |at: Option<Timestamp>| at.map_or_else(|| lang.t("never").to_owned(), |at| f.ago(at));
+    [
+        ("device.ip", format!("<code>{}</code>", escape(&device.ip))),
+        ("device.type", escape(&device.device_type)),
+        ("device.driver", escape(&device.driver)),
+        ("building", escape(&device.building)),
+        ("floor", escape(&device.floor)),
+        ("room", escape(&device.room)),
+        (
+            "device.expected",
+            escape(&expected(lang, &detail.expectations, &device.site_timezone)),
+        ),
+        ("device.status", status.to_owned()),
+        ("device.seen", time(device.last_seen)),
+        ("device.ok_at", time(device.last_ok_at)),
+    ]
+    .into_iter()
+    .filter(|(_, value)| !value.is_empty())
+    .map(|(key, value)| Fact {
+        name: lang.t(key).to_owned(),
+        value,
+    })
+    .collect()
+}
+
+/// When a device should be on, in words, from its `expectations`.
+fn expected(lang: Lang, expectations: &str, site_zone: &str) -> String {
+    let value: Value = serde_json::from_str(expectations).unwrap_or_default();
+    if value["always_on"] == Value::Bool(true) {
+        return lang.t("expect.always.short").to_owned();
+    }
+    let schedule = &value["schedule"];
+    let rules: Vec<String> = schedule["rules"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|rule| {
+            let days: Vec<&str> = rule["days"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str)
+                .map(|day| day_word(lang, day))
+                .collect();
+            let clock = |name: &str| rule[name].as_str().unwrap_or("?").to_owned();
+            format!("{} {}–{}", days.join(", "), clock("start"), clock("end"))
+        })
+        .collect();
+    if rules.is_empty() {
+        return lang.t("expect.none.short").to_owned();
+    }
+    let zone = schedule["timezone"].as_str().unwrap_or(site_zone);
+    format!("{} ({zone})", rules.join("; "))
+}
+
+fn day_word(lang: Lang, day: &str) -> &str {
+    ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+        .iter()
+        .position(|known| day.eq_ignore_ascii_case(known))
+        .map_or(day, |index| lang.day(index))
+}
+
+/// The newest metrics for a person: those with a name of ours first. What
+/// only repeats the configuration stays out.
+fn metrics(lang: Lang, json: Option<&str>) -> Vec<Fact> {
+    let Some(Value::Object(metrics)) = json.and_then(|json| serde_json::from_str(json).ok()) else {
+        return Vec::new();
+    };
+    let text = |key: &str| match metrics.get(key)? {
+        Value::String(text) if !text.is_empty() => Some(escape(&excerpt(text, 300))),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    };
+    let number = |key: &str| metrics.get(key).and_then(Value::as_f64);
+    let mut facts = Vec::new();
+    let mut add = |name: String, value: Option<String>| {
+        if let Some(value) = value {
+            facts.push(Fact { name, value });
+        }
+    };
+    add(
+        lang.t("metric.rtt").to_owned(),
+        number("ping_rtt_avg_ms").map(|value| milliseconds(lang, value)),
+    );
+    add(
+        lang.t("metric.power").to_owned(),
+        text("pjlink_power_label"),
+    );
+    let lamps = metrics
+        .get("pjlink_lamps")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
+    for (i, lamp) in lamps.iter().enumerate() {
+        let name = if lamps.len() == 1 {
+            lang.t("metric.lamp").to_owned()
+        } else {
+            lang.with("metric.lamp.n", &(i + 1).to_string())
+        };
+        add(
+            name,
+            lamp["hours"].as_u64().map(|hours| format!("{hours} h")),
+        );
+    }
+    add(lang.t("metric.error").to_owned(), text("pjlink_error"));
+    let errors: Vec<String> = metrics
+        .get("pjlink_errors")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .filter_map(|(part, level)| Some((part, level.as_str()?)))
+        .filter(|(_, level)| *level != "ok")
+        .map(|(part, level)| escape(&excerpt(&format!("{part}: {level}"), 60)))
+        .collect();
+    add(
+        lang.t("metric.errors").to_owned(),
+        Some(errors.join(", ")).filter(|text| !text.is_empty()),
+    );
+    add(lang.t("metric.input").to_owned(), text("pjlink_input"));
+    let model: Vec<String> = ["pjlink_manufacturer", "pjlink_model"]
+        .into_iter()
+        .filter_map(text)
+        .collect();
+    add(
+        lang.t("metric.model").to_owned(),
+        Some(model.join(" ")).filter(|text| !text.is_empty()),
+    );
+    add(lang.t("metric.pjlink_name").to_owned(), text("pjlink_name"));
+    add(
+        lang.t("metric.uptime").to_owned(),
+        number("sys_uptime").map(|value| uptime(lang, value)),
+    );
+    add(lang.t("metric.descr").to_owned(), text("sys_descr"));
+    facts
+}
+
+#[derive(Template)]
+#[template(path = "device_form.html")]
+struct Form {
+    f: Frame,
+    title: String,
+    id: Option<i64>,
+    name: String,
+    site_id: i64,
+    site: String,
+    zone: String,
+    zones: Vec<String>,
+    buildings: BTreeSet<String>,
+    floors: BTreeSet<String>,
+    rooms: BTreeSet<String>,
+    hours: [u8; 24],
+    days: [(); 7],
+}
+
+/// `GET /sites/{id}/devices/new`.
+pub(super) fn new(admin: &Admin, call: &Call<'_>, site_id: i64) -> Result<Answer, Problem> {
+    let f = editors_frame(call, "sites")?;
+    let site = admin.store.site_page(site_id)?.ok_or(Problem::None)?;
+    let title = f.lang.t("device.new").to_owned();
+    form(admin, f, title, None, (site_id, site.name, site.timezone))
+}
+
+/// `GET /devices/{id}/edit`.
+pub(super) fn edit(admin: &Admin, call: &Call<'_>, id: i64) -> Result<Answer, Problem> {
+    let f = editors_frame(call, "sites")?;
+    let (device, _) = admin.store.device_shown(id)?.ok_or(Problem::None)?;
+    let title = f.lang.with("device.edit", &device.name);
+    let site = (device.site_id, device.site, device.site_timezone);
+    form(admin, f, title, Some((id, device.name)), site)
+}
+
+fn form(
+    admin: &Admin,
+    f: Frame,
+    title: String,
+    device: Option<(i64, String)>,
+    (site_id, site, zone): (i64, String, String),
+) -> Result<Answer, Problem> {
+    let devices = admin.store.device_pages(site_id)?;
+    let known = |part: fn(&DevicePage) -> &String| -> BTreeSet<String> {
+        devices
+            .iter()
+            .map(part)
+            .filter(|part| !part.is_empty())
+            .cloned()
+            .collect()
+    };
+    let (id, name) = device.unzip();
+    Ok(show(
+        200,
+        &Form {
+            f,
+            title,
+            id,
+            name: name.unwrap_or_default(),
+            site_id,
+            site,
+            zone,
+            zones: zones(),
+            buildings: known(|device| &device.building),
+            floors: known(|device| &device.floor),
+            rooms: known(|device| &device.room),
+            hours: std::array::from_fn(|hour| u8::try_from(hour).unwrap_or(0)),
+            days: [(); 7],
+        },
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expectations_in_words() {
+        for (json, en, fr) in [
+            ("{}", "nothing: never a fault", "rien : jamais en panne"),
+            (r#"{"always_on":true}"#, "always on", "toujours allumé"),
+            (
+                r#"{"schedule":{"rules":[{"days":["mon","Tue"],"start":"08:00","end":"18:00"},{"days":["sat"],"start":"9:00","end":"12:00"}]}}"#,
+                "Mon, Tue 08:00–18:00; Sat 9:00–12:00 (Europe/Paris)",
+                "Lun, Mar 08:00–18:00; Sam 9:00–12:00 (Europe/Paris)",
+            ),
+            (
+                r#"{"schedule":{"timezone":"UTC","rules":[{"days":"x"}]}}"#,
+                " ?–? (UTC)",
+                " ?–? (UTC)",
+            ),
+        ] {
+            assert_eq!(expected(Lang::En, json, "Europe/Paris"), en);
+            assert_eq!(expected(Lang::Fr, json, "Europe/Paris"), fr);
+        }
+    }
+
+    #[test]
+    fn metrics_for_people() {
+        let json = r#"{"ts":"2026-11-24T10:00:00Z","ping_rtt_avg_ms":0.1234,"pjlink_ok":true,
+            "pjlink_power_label":"on","pjlink_lamps":[{"hours":1234,"on":true},{"hours":5}],
+            "pjlink_errors":{"lamp":"error","fan":"ok"},"pjlink_manufacturer":"<b>","pjlink_model":"X",
+            "sys_uptime":360000,"sys_descr":""}"#;
+        let shown: Vec<(String, String)> = metrics(Lang::Fr, Some(json))
+            .into_iter()
+            .map(|fact| (fact.name, fact.value))
+            .collect();
+        let expected = [
+            ("Aller-retour", "0,12 ms"),
+            ("Alimentation", "on"),
+            ("Heures de lampe 1", "1234 h"),
+            ("Heures de lampe 2", "5 h"),
+            ("Signale", "lamp: error"),
+            ("Modèle", "&lt;b&gt; X"),
+            ("Allumé depuis", "1 h"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(shown, expected);
+        assert_eq!(metrics(Lang::En, None).len(), 0);
+        assert_eq!(metrics(Lang::En, Some("[]")).len(), 0);
+    }
+
+    #[test]
+    fn only_changes_are_listed() {
+        let past = |at: &str, verdict: &str| Past {
+            at: format!("2026-11-24T{at}:00Z").parse().unwrap(),
+            verdict: verdict.to_owned(),
+            detail: String::new(),
+            rtt_ms: None,
+            lamp_hours: None,
+            uptime: None,
+        };
+        let history = [
+            past("09:00", "ok"),
+            past("10:30", "ok"),
+            past("11:00", "fault"),
+            past("12:00", "ok"),
+        ];
+        let listed: Vec<&str> = changes(&history, "2026-11-24T10:00:00Z".parse().unwrap())
+            .iter()
+            .map(|change| change.class)
+            .collect();
+        assert_eq!(listed, ["ok", "fault"]);
+    }
+}

@@ -1,0 +1,141 @@
+// A new device, or a device's settings. What the form does not know is kept
+// as it was.
+"use strict";
+
+(() => {
+  const form = document.getElementById("device-form");
+  const fields = form.elements;
+  const id = form.dataset.id;
+  const zone = document.getElementById("schedule-zone");
+  const alwaysOn = document.getElementById("always-on");
+  const alertAfter = document.getElementById("alert-after");
+  let device = { driver_config: {}, expectations: {} };
+  let etag = null;
+  // The rules as they are stored, until somebody changes the grid.
+  let touched = false;
+
+  const grid = new WeekGrid(document.getElementById("week"), () => { touched = true; tell(); });
+
+  function rules() {
+    return touched ? weekRules.fromMinutes(grid.on) : device.expectations?.schedule?.rules ?? [];
+  }
+
+  function tell() {
+    const text = rules().map((rule) => `${rule.days.map((d) => av.t(`day.${d}`)).join(", ")} ${rule.start}–${rule.end}`).join(" · ");
+    document.getElementById("week-text").textContent = text || av.t("week.empty");
+  }
+
+  function driverChanged() {
+    for (const set of form.querySelectorAll("[data-driver]")) set.hidden = set.dataset.driver !== fields.driver.value;
+  }
+
+  function scheduleChanged() {
+    form.querySelectorAll(".when-scheduled").forEach((part) => { part.hidden = alwaysOn.checked; });
+  }
+
+  function fill() {
+    for (const name of ["name", "ip", "type", "building", "floor", "room"]) fields[name].value = device[name] ?? "";
+    const driver = device.driver ?? "ping";
+    // A driver that this page does not know stays what it is.
+    if (![...fields.driver.options].some((option) => option.value === driver)) fields.driver.add(new Option(driver, driver));
+    fields.driver.value = driver;
+    for (const set of form.querySelectorAll("[data-driver]")) {
+      const section = device.driver_config?.[set.dataset.driver] ?? {};
+      for (const input of set.querySelectorAll("[data-config]")) {
+        input.value = section[input.dataset.config] ?? "";
+        input.type = "secret" in input.dataset ? "password" : input.type;
+        const reveal = input.parentElement.querySelector("[data-reveal]");
+        if (reveal) reveal.hidden = !id || input.value === "";
+      }
+    }
+    alwaysOn.checked = device.expectations?.always_on === true;
+    alertAfter.value = device.expectations?.alert_after_s ?? "";
+    zone.value = device.expectations?.schedule?.timezone ?? "";
+    grid.set(weekRules.toMinutes(device.expectations?.schedule?.rules));
+    touched = false;
+    driverChanged();
+    scheduleChanged();
+    tell();
+  }
+
+  /** Sets a key, or takes it out where the field is empty. */
+  function put(object, key, value) {
+    if (value === undefined || value === "") delete object[key];
+    else object[key] = value;
+  }
+
+  function body() {
+    const driver = fields.driver.value;
+    const config = structuredClone(device.driver_config ?? {});
+    const set = form.querySelector(`[data-driver="${CSS.escape(driver)}"]`);
+    if (set) {
+      const section = config[driver] ?? {};
+      for (const input of set.querySelectorAll("[data-config]")) {
+        put(section, input.dataset.config, input.type === "number" ? av.number(input) : input.value);
+      }
+      if (Object.keys(section).length > 0 || driver in config) config[driver] = section;
+    }
+    const expectations = structuredClone(device.expectations ?? {});
+    if (alwaysOn.checked || "always_on" in expectations) expectations.always_on = alwaysOn.checked;
+    put(expectations, "alert_after_s", av.number(alertAfter));
+    const wanted = rules();
+    if (wanted.length > 0 || expectations.schedule) {
+      const schedule = expectations.schedule ?? {};
+      put(schedule, "timezone", zone.value.trim());
+      schedule.rules = wanted;
+      expectations.schedule = schedule;
+    }
+    const sent = { site_id: Number(form.dataset.site), driver, driver_config: config, expectations };
+    for (const name of ["name", "ip", "type", "building", "floor", "room"]) sent[name] = fields[name].value.trim();
+    if (sent.type === "") sent.type = "other";
+    return sent;
+  }
+
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    av.busy(form, async () => {
+      av.clearProblems(form);
+      const answer = id ? await av.api("PUT", `/admin/devices/${id}`, body(), etag) : await av.api("POST", "/admin/devices", body());
+      if (answer.status >= 300 || answer.status === 0) { av.showProblems(form, answer); return; }
+      location.href = `/devices/${answer.body.id ?? id}`;
+    });
+  });
+
+  fields.driver.addEventListener("change", driverChanged);
+  alwaysOn.addEventListener("change", scheduleChanged);
+  for (const button of form.querySelectorAll("[data-week]")) {
+    button.addEventListener("click", () => {
+      const all = weekRules.days;
+      const preset = {
+        work: [{ days: all.slice(0, 5), start: "08:00", end: "18:00" }],
+        all: [{ days: all, start: "00:00", end: "24:00" }],
+        none: [],
+      }[button.dataset.week];
+      touched = true;
+      grid.set(weekRules.toMinutes(preset));
+      tell();
+    });
+  }
+  for (const button of form.querySelectorAll("[data-reveal]")) {
+    button.addEventListener("click", async () => {
+      const input = button.parentElement.querySelector("input");
+      const answer = await av.api("GET", `/admin/devices/${id}?reveal=true`);
+      if (answer.status !== 200) { av.say(answer.body.error, true); return; }
+      const section = input.closest("[data-driver]").dataset.driver;
+      input.type = "text";
+      input.value = answer.body.driver_config?.[section]?.[input.dataset.config] ?? "";
+      button.hidden = true;
+      input.focus();
+    });
+  }
+
+  (async () => {
+    if (id) {
+      const answer = await av.api("GET", `/admin/devices/${id}`);
+      if (answer.status !== 200) { av.showProblems(form, answer); return; }
+      ({ body: device, etag } = answer);
+    }
+    fill();
+    form.dataset.ready = "1";
+  })();
+})();

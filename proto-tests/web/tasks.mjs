@@ -1,0 +1,515 @@
+// What a person does, in a real browser against real processes. run.sh sets
+// the environment; each step throws where it does not find what it should.
+import assert from "node:assert/strict";
+import { execFileSync, spawn } from "node:child_process";
+import { createWriteStream, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import net from "node:net";
+import path from "node:path";
+import { chromium } from "playwright-core";
+
+const { AV_WEB_BIN: bin, AV_WEB_DIR: dir, AV_WEB_SHOTS: shots, AV_WEB_DATABASE: database } = process.env;
+const PASSWORD = "three green projectors";
+const LONG = 240_000;
+
+// -------------------------------------------------------------- processes
+
+const running = new Map();
+
+function start(name, program, args, env = {}) {
+  const child = spawn(path.join(bin, program), args, { env: { ...process.env, ...env }, stdio: ["ignore", "pipe", "pipe"] });
+  const log = createWriteStream(path.join(dir, `${name}.log`), { flags: "a" });
+  child.text = "";
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.on("data", (data) => { log.write(data); child.text += data; });
+  }
+  running.set(name, child);
+  return child;
+}
+
+async function stop(name) {
+  const child = running.get(name);
+  running.delete(name);
+  if (!child || child.exitCode !== null) return;
+  const ended = new Promise((done) => child.once("exit", done));
+  child.kill("SIGTERM");
+  await ended;
+}
+
+async function until(what, condition, limit = 60_000) {
+  const end = Date.now() + limit;
+  for (;;) {
+    const value = await condition();
+    if (value) return value;
+    if (Date.now() > end) throw new Error(`still not: ${what}`);
+    await new Promise((done) => setTimeout(done, 200));
+  }
+}
+
+const freePort = () => new Promise((done) => {
+  const server = net.createServer().listen(0, "127.0.0.1", () => {
+    const { port } = server.address();
+    server.close(() => done(port));
+  });
+});
+
+const sql = (text) => execFileSync("psql", ["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", database, "-c", text], { encoding: "utf8" }).trim();
+
+// ---------------------------------------------------------------- browser
+
+const problems = [];
+
+function watch(page) {
+  page.on("pageerror", (error) => problems.push(`${page.url()}: ${error}`));
+  page.on("console", (message) => {
+    // Answers that a step asks for on purpose.
+    if (message.type() === "error" && !/status of (401|403|404|409|412|422|429)/.test(message.text())) {
+      problems.push(`${page.url()}: ${message.text()}`);
+    }
+  });
+}
+
+let shot = 0;
+
+/** Takes the page in both sizes, and looks whether it fits the phone. */
+async function picture(page, name) {
+  shot += 1;
+  const file = (size) => path.join(shots, `${String(shot).padStart(2, "0")}-${name}-${size}.png`);
+  await page.setViewportSize({ width: 390, height: 844 });
+  const over = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+  await page.screenshot({ path: file("phone") });
+  await page.setViewportSize({ width: 1280, height: 900 });
+  await page.screenshot({ path: file("desk") });
+  assert(over <= 0, `${name} is ${over} pixels wider than the phone`);
+}
+
+const steps = [];
+const step = (name, work) => steps.push([name, work]);
+
+// ------------------------------------------------------------------ steps
+
+const backendPort = await freePort();
+const url = `http://127.0.0.1:${backendPort}`;
+const octets = `127.${20 + Math.floor(Math.random() * 200)}.${1 + Math.floor(Math.random() * 250)}`;
+const projector = { ip: `${octets}.10`, port: await freePort() };
+const simulator = () => start("projector", "pjlink-sim", ["--listen", `${projector.ip}:${projector.port}`, "--password", "secret", "--lamp-hours", "1234", "--manufacturer", "EXAMPLE", "--product", "PJ-9000"]);
+
+const browser = await chromium.launch({
+  executablePath: "/usr/bin/chromium",
+  args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
+});
+const context = await browser.newContext({ locale: "en-GB", baseURL: url, viewport: { width: 1280, height: 900 } });
+const page = await context.newPage();
+watch(page);
+page.setDefaultTimeout(30_000);
+
+let site;
+let device;
+
+step("the first administrator comes in by the link of the log", async () => {
+  const code = await until("a set-up link", () => /\/setup\/([^\s/]+)/.exec(running.get("backend").text)?.[1]);
+  await page.goto(`/setup/${code}`);
+  await picture(page, "setup");
+  await page.getByLabel("Name").fill("anna");
+  await page.getByLabel("Password").fill("short");
+  await page.locator("input[name=password]").evaluate((input) => input.removeAttribute("minlength"));
+  await page.getByRole("button").click();
+  await page.getByText("too short").waitFor();
+  await page.getByLabel("Name").fill("anna");
+  await page.getByLabel("Password").fill(PASSWORD);
+  await page.getByRole("button").click();
+  await page.getByText("No site yet").waitFor();
+  await picture(page, "dashboard-empty");
+  const answer = await page.request.get(`/setup/${code}`);
+  assert.equal(answer.status(), 404, "the link works once");
+});
+
+step("log out; a wrong password; log in by keyboard", async () => {
+  await page.getByRole("button", { name: "Log out" }).click();
+  await page.goto("/alerts");
+  await page.waitForURL(/\/login\?next=/);
+  await page.getByLabel("Name").fill("anna");
+  await page.getByLabel("Password").fill("wrong wrong wrong");
+  await page.keyboard.press("Enter");
+  await page.getByText("The name or the password is wrong.").waitFor();
+  await picture(page, "login");
+  await page.getByLabel("Name").fill("anna");
+  await page.keyboard.press("Tab");
+  await page.keyboard.type(PASSWORD);
+  await page.keyboard.press("Enter");
+  await page.waitForURL("**/alerts");
+  await page.getByText("No open alert").waitFor();
+});
+
+step("add a site, its errors beside the fields, and its token once", async () => {
+  await page.goto("/");
+  await page.getByRole("link", { name: "New site" }).first().click();
+  await page.getByLabel("Name").fill("Lycée Ampère");
+  await page.getByLabel("Time zone").fill("Europe/Pariss");
+  await page.getByLabel("Sweep every").fill("5");
+  await page.getByRole("button", { name: "Save" }).click();
+  await page.locator("[data-field=timezone] .field-problem").waitFor();
+  assert.equal(await page.locator(".field-problem").count(), 2);
+  await picture(page, "site-form-errors");
+  await page.getByLabel("Time zone").fill("Europe/Paris");
+  await page.getByLabel("Sweep every").fill("60");
+  await page.getByLabel("In a fault every").fill("15");
+  await page.getByRole("button", { name: "Save" }).click();
+  await page.locator("#token:visible").waitFor();
+  const config = JSON.parse(await page.locator("#token-config").textContent());
+  assert.equal(config.site_name, "Lycée Ampère");
+  await picture(page, "site-token");
+  mkdirSync(path.join(dir, "agent"), { recursive: true });
+  writeFileSync(path.join(dir, "agent", "config.json"), JSON.stringify({ ...config, timezone: "UTC", doubt_after_days: 2, reporting: {}, devices: [] }));
+  await page.getByRole("link", { name: "I have copied it" }).click();
+  await page.waitForURL(/\/sites\/\d+$/);
+  site = Number(/\d+$/.exec(page.url())[0]);
+  await page.getByText("No device yet").waitFor();
+  await picture(page, "site-empty");
+});
+
+step("add a device: the form follows the driver, the week is drawn by mouse and keyboard", async () => {
+  await page.goto(`/sites/${site}`);
+  await page.getByRole("link", { name: "New device" }).first().click();
+  await page.locator("form[data-ready]").waitFor();
+  await page.getByLabel("Name").fill("Projector A");
+  await page.getByLabel("IP address").fill("300.1.1.1");
+  await page.getByLabel("Kind").fill("projector");
+  await page.getByLabel("Building").fill("Building A");
+  await page.getByLabel("Floor").fill("1");
+  await page.getByLabel("Room").fill("Room 101");
+  assert(await page.getByLabel("Echo requests").isVisible());
+  await page.getByLabel("Driver").selectOption("pjlink");
+  assert(!(await page.getByLabel("Echo requests").isVisible()));
+  await page.locator("#pjlink-password").fill("secret");
+  await page.locator("[data-driver=pjlink]").getByLabel("Port").fill("70000");
+  // By mouse: Monday to Wednesday, 9 to 12.
+  const cell = (day, hour) => page.locator("#week tbody tr").nth(day).locator("td").nth(hour);
+  await cell(0, 9).scrollIntoViewIfNeeded();
+  await cell(0, 9).hover();
+  await page.mouse.down();
+  await cell(1, 10).hover();
+  await cell(2, 11).hover();
+  await page.mouse.up();
+  await page.getByText("Mon, Tue, Wed 09:00–12:00").waitFor();
+  // By keyboard: one hour more on Wednesday, Saturday evening over midnight.
+  await cell(2, 11).click();
+  await page.keyboard.press("Space");
+  await page.getByText("Mon, Tue, Wed 09:00–12:00").waitFor();
+  for (const key of ["Shift+ArrowRight", "ArrowDown", "ArrowDown", "ArrowDown", "End", "Space", "ArrowDown", "Home", "Space"]) await page.keyboard.press(key);
+  await page.getByText("Mon, Tue 09:00–12:00 · Wed 09:00–13:00 · Sat 23:00–01:00").waitFor();
+  await picture(page, "device-form");
+  await page.getByRole("button", { name: "Save" }).click();
+  await page.locator("[data-field=ip] .field-problem").waitFor();
+  await page.locator('[data-field="driver_config.pjlink.port"] .field-problem').waitFor();
+  assert(await page.getByLabel("IP address").evaluate((input) => input === document.activeElement), "the first wrong field has the focus");
+  await picture(page, "device-form-errors");
+  await page.getByLabel("IP address").fill(projector.ip);
+  await page.locator("[data-driver=pjlink]").getByLabel("Port").fill(String(projector.port));
+  await page.getByRole("button", { name: "Save" }).click();
+  await page.waitForURL(/\/devices\/\d+$/);
+  device = Number(/\d+$/.exec(page.url())[0]);
+  assert.deepEqual(JSON.parse(sql(`SELECT expectations FROM devices WHERE id = ${device}`)), {
+    schedule: {
+      rules: [
+        { days: ["mon", "tue"], start: "09:00", end: "12:00" },
+        { days: ["wed"], start: "09:00", end: "13:00" },
+        { days: ["sat"], start: "23:00", end: "01:00" },
+      ],
+    },
+  });
+  await picture(page, "device-new");
+});
+
+step("edit it: the secret stays masked, and stays", async () => {
+  await page.getByRole("link", { name: "Edit" }).click();
+  await page.locator("form[data-ready]").waitFor();
+  const secret = page.locator("#pjlink-password");
+  assert.notEqual(await secret.inputValue(), "secret");
+  await page.getByLabel("Always on").check();
+  assert(!(await page.locator("#week").isVisible()));
+  await page.getByLabel("Alert after").fill("15");
+  await page.getByRole("button", { name: "Save" }).click();
+  await page.waitForURL(/\/devices\/\d+$/);
+  await page.getByText("always on").waitFor();
+  assert.equal(sql(`SELECT driver_config#>>'{pjlink,password}' FROM devices WHERE id = ${device}`), "secret");
+  await page.goto(`/devices/${device}/edit`);
+  await page.locator("form[data-ready]").waitFor();
+  await page.locator("[data-driver=pjlink] [data-reveal]").click();
+  await until("the secret is shown", async () => (await secret.inputValue()) === "secret");
+  assert.equal(sql("SELECT count(*) FROM audit WHERE action = 'device.reveal'"), "1");
+});
+
+step("two people edit it: the second is told", async () => {
+  await page.goto(`/devices/${device}/edit`);
+  await page.locator("form[data-ready]").waitFor();
+  sql(`UPDATE devices SET floor = '2' WHERE id = ${device}`);
+  await page.getByLabel("Floor").fill("3");
+  await page.getByRole("button", { name: "Save" }).click();
+  await page.getByText("Somebody changed this meanwhile").waitFor();
+  assert.equal(sql(`SELECT floor FROM devices WHERE id = ${device}`), "2");
+});
+
+step("it arrives in a running agent, and the site's page shows it without a reload", async () => {
+  await page.goto(`/sites/${site}`);
+  await page.getByText("never heard from").waitFor();
+  await page.evaluate(() => { window.same = true; });
+  simulator();
+  const agentPort = await freePort();
+  start("agent", "av-agent", [], {
+    AGENT_CONFIG: path.join(dir, "agent", "config.json"),
+    AV_STATE_DIR: path.join(dir, "agent", "state"),
+    AV_PAGE_LISTEN: `127.0.0.1:${agentPort}`,
+    AV_FIRST_SYNC_S: "0",
+    CONFIG_SYNC_INTERVAL_MIN: "0.0166667",
+  });
+  await page.locator(`#d${device}.ok`).waitFor({ timeout: LONG });
+  await page.getByText("in sync").waitFor({ timeout: LONG });
+  await until("the agent's own page knows it", async () => {
+    try { return (await (await fetch(`http://127.0.0.1:${agentPort}/`)).text()).includes("Projector A"); } catch { return false; }
+  });
+  assert.equal(await page.evaluate(() => window.same), true, "the page was not loaded again");
+  await picture(page, "site-live");
+  await page.goto(`/devices/${device}`);
+  await page.getByText("1234 h").first().waitFor();
+  await picture(page, "device-ok");
+});
+
+step("a device added elsewhere comes into the open page", async () => {
+  await page.goto(`/sites/${site}`);
+  await page.evaluate(() => { window.same = true; });
+  sql(`INSERT INTO devices (site_id, name, ip, device_type, driver, building, floor, room)
+       VALUES (${site}, 'Screen <b>bold</b>', '127.0.0.1', 'display', 'ping', 'Building A', '1', 'Room 102')`);
+  await page.getByText("Screen <b>bold</b>").waitFor({ timeout: LONG });
+  await page.locator(".place", { hasText: "Room 102" }).waitFor();
+  assert.equal(await page.evaluate(() => window.same), true, "the page was not loaded again");
+  await page.getByLabel("Name, address").fill("102 screen");
+  await until("the filter hides the others", async () => !(await page.locator(`#d${device}`).isVisible()));
+  await page.getByLabel("Name, address").fill("nothing like this");
+  await page.getByText("Nothing fits the filter.").waitFor();
+});
+
+step("break it: the open page turns red, and the alert opens", async () => {
+  await page.goto(`/sites/${site}`);
+  await page.evaluate(() => { window.same = true; });
+  await stop("projector");
+  await page.locator(`#d${device}.fault`).waitFor({ timeout: LONG });
+  assert.equal(await page.evaluate(() => window.same), true, "the page was not loaded again");
+  await picture(page, "site-fault");
+  await page.goto("/");
+  await page.locator("#live .lines a", { hasText: "Projector A" }).waitFor();
+  await picture(page, "dashboard-fault");
+  await page.locator("#live .lines a", { hasText: "Projector A" }).click();
+  await page.waitForURL(/\/alerts#alert-\d+$/);
+});
+
+step("acknowledge and comment", async () => {
+  await picture(page, "alerts-open");
+  await page.getByRole("button", { name: "Acknowledge" }).click();
+  await page.getByText(/Acknowledged: anna/).waitFor();
+  await page.getByLabel("Comment").fill("A technician is <i>on the way</i>.");
+  await page.keyboard.press("Enter");
+  await page.getByText("A technician is <i>on the way</i>.").waitFor();
+  assert.equal(sql("SELECT acknowledged_by FROM alerts WHERE closed_at IS NULL"), "anna");
+  await picture(page, "alerts-acknowledged");
+  await page.goto(`/devices/${device}`);
+  await picture(page, "device-fault");
+});
+
+step("mend it: the alert closes by itself", async () => {
+  simulator();
+  await page.goto("/alerts");
+  await page.getByText("No open alert").waitFor({ timeout: LONG });
+  await page.getByRole("link", { name: "Closed" }).click();
+  await page.getByText("Projector A").waitFor();
+  await picture(page, "alerts-closed");
+});
+
+step("an agent that falls silent is said, and nothing stays green", async () => {
+  await stop("agent");
+  sql(`UPDATE site_agents SET last_report_at = now() - interval '1 day';
+       UPDATE device_states SET last_seen = now() - interval '1 day', observed_at = now() - interval '1 day'`);
+  await page.goto("/");
+  await page.getByText("not heard from for").first().waitFor();
+  await page.goto(`/sites/${site}`);
+  await page.locator(`#d${device}.unknown`).waitFor();
+  assert.equal(await page.locator("tr.ok").count(), 0);
+  await picture(page, "site-silent");
+});
+
+step("2,000 devices and 200 sites", async () => {
+  sql(`INSERT INTO sites (name, token, timezone) SELECT 'Site ' || n, 'token-' || n, 'Europe/Paris' FROM generate_series(1, 199) n`);
+  sql(`INSERT INTO devices (site_id, name, ip, device_type, driver, building, floor, room)
+       SELECT s.id, 'Device ' || n, '10.0.' || n / 250 || '.' || 1 + n % 250, 'projector', 'pjlink',
+              'Building ' || chr(65 + n / 500), (n / 50 % 10)::text, 'Room ' || n / 10
+         FROM generate_series(0, 1999) n, sites s WHERE s.name = 'Site 1'`);
+  sql(`INSERT INTO devices (site_id, name, ip, device_type, driver)
+       SELECT s.id, 'Device ' || n, '10.0.0.' || n, 'display', 'ping' FROM generate_series(1, 20) n, sites s WHERE s.name ~ '^Site [0-9]+[02468]$'`);
+  sql(`INSERT INTO site_agents (site_id, last_report_at, version, running_hash) SELECT id, now(), '0.1.0', 'x' FROM sites WHERE name ~ '^Site [0-9]*[012345]$'`);
+  sql(`INSERT INTO device_states (device_id, status, verdict, detail, metrics, observed_at, last_seen, last_ok_at, status_since, verdict_since, recorded_at)
+       SELECT d.id, CASE WHEN v = 'fault' THEN 'offline' ELSE 'online' END, v, CASE WHEN v = 'fault' THEN 'no answer on TCP port 4352' END,
+              '{"ping_rtt_avg_ms": 1.5}', now(), now(), now(), now() - interval '2 hours', now() - interval '2 hours', now()
+         FROM devices d JOIN sites s ON s.id = d.site_id
+        CROSS JOIN LATERAL (SELECT CASE WHEN d.id % 97 = 0 THEN 'fault' WHEN d.id % 13 = 0 THEN 'expected_off' WHEN d.id % 101 = 0 THEN 'doubt' ELSE 'ok' END AS v) x
+        WHERE s.name LIKE 'Site %' ON CONFLICT DO NOTHING`);
+  const big = sql("SELECT id FROM sites WHERE name = 'Site 1'");
+  await page.goto("/");
+  await page.getByText("200 sites").waitFor();
+  await picture(page, "dashboard-200");
+  await page.getByLabel("Find a site").fill("site 19");
+  await until("the filter hides the others", async () => (await page.locator("#sites tbody tr:visible").count()) === 11);
+  const begin = Date.now();
+  await page.goto(`/sites/${big}`);
+  await page.locator("#devices tr[id]").nth(1999).waitFor({ state: "attached" });
+  const loaded = Date.now() - begin;
+  await picture(page, "site-2000");
+  const filtered = await page.evaluate(() => {
+    const box = document.getElementById("search");
+    const begin = performance.now();
+    box.value = "building b room 77";
+    box.dispatchEvent(new Event("input"));
+    document.body.getBoundingClientRect();
+    return performance.now() - begin;
+  });
+  assert.equal(await page.locator("#devices tr[id]:visible").count(), 10);
+  await page.getByLabel("Name, address").fill("");
+  await page.locator(".chip.fault").click();
+  const faults = Number(await page.locator(".chip.fault strong").textContent());
+  await until("only faults are shown", async () => (await page.locator("#devices tr[id]:visible").count()) === faults);
+  await picture(page, "site-2000-faults");
+  const live = await page.request.get(`/sites/${big}/live`);
+  const again = await page.request.get(`/sites/${big}/live`, { headers: { "If-None-Match": live.headers().etag } });
+  assert.equal(again.status(), 304);
+  console.log(`   2,000 devices: page ${loaded} ms, filter ${Math.round(filtered)} ms, live ${(await live.body()).length} bytes, then 304`);
+});
+
+step("a month of history", async () => {
+  sql(`INSERT INTO observations (site_id, device_id, ip, observed_at, received_at, status, verdict, detail, metrics)
+       SELECT ${site}, ${device}, '${projector.ip}', t, t, CASE WHEN v = 'ok' THEN 'online' ELSE 'offline' END, v, CASE WHEN v = 'fault' THEN 'no answer on TCP port ${projector.port}' END,
+              jsonb_build_object('pjlink_lamps', jsonb_build_array(jsonb_build_object('hours', 1000 + n / 3)), 'ping_rtt_avg_ms', 2 + sin(n / 7.0) + random(), 'sys_uptime', (n % 200) * 360000)
+         FROM generate_series(0, 700) n, LATERAL (SELECT now() - make_interval(hours => 710 - n) AS t,
+              CASE WHEN n % 71 IN (5, 6) THEN 'fault' WHEN n % 24 < 7 THEN 'expected_off' ELSE 'ok' END AS v) x
+       ON CONFLICT DO NOTHING`);
+  await page.goto(`/devices/${device}?days=30`);
+  await page.locator(".plot").nth(2).waitFor();
+  assert((await page.locator(".timeline rect").count()) > 20);
+  await page.getByText("Changes").click();
+  await picture(page, "device-history");
+  await page.locator("figure").last().scrollIntoViewIfNeeded();
+  await picture(page, "device-plots");
+});
+
+step("users: add, a role, a password; a viewer only looks", async () => {
+  await page.goto("/users");
+  await page.locator("#user-form").getByLabel("Name").fill("victor");
+  await page.locator("#user-form").getByLabel("Password").fill("short");
+  await page.getByRole("button", { name: "Add a user" }).click();
+  await page.locator("[data-field=password] .field-problem").first().waitFor();
+  await page.locator("#user-form").getByLabel("Password").fill(PASSWORD);
+  await page.getByRole("button", { name: "Add a user" }).click();
+  await page.locator("td.name", { hasText: "victor" }).waitFor();
+  await picture(page, "users");
+  await page.getByLabel("Role: victor").selectOption("editor");
+  await page.getByText("Saved").waitFor();
+  await page.getByLabel("Role: victor").selectOption("viewer");
+  await until("the role is stored", () => sql("SELECT role FROM users WHERE name = 'victor'") === "viewer");
+  await page.locator("tr", { hasText: "victor" }).getByRole("button", { name: "New password" }).click();
+  await picture(page, "user-password");
+  await page.locator("#password input").fill("another long password");
+  await page.locator("#password").getByRole("button", { name: "Save" }).click();
+  await until("the dialog closes", async () => !(await page.locator("#password").isVisible()));
+
+  const other = await browser.newContext({ locale: "fr-FR", baseURL: url, colorScheme: "dark", viewport: { width: 1280, height: 900 } });
+  const his = await other.newPage();
+  watch(his);
+  await his.goto("/login");
+  await his.getByLabel("Nom").fill("victor");
+  await his.getByLabel("Mot de passe").fill("another long password");
+  await picture(his, "fr-login");
+  await his.keyboard.press("Enter");
+  await his.getByText("Agents sans nouvelles").waitFor();
+  assert.equal(await his.getByRole("link", { name: "Utilisateurs" }).count(), 0);
+  await picture(his, "fr-dashboard");
+  await his.goto(`/sites/${site}`);
+  assert.equal(await his.getByRole("link", { name: "Nouvel équipement" }).count(), 0);
+  await picture(his, "fr-site");
+  await his.goto(`/devices/${device}?days=7`);
+  await picture(his, "fr-device");
+  await his.goto("/alerts?state=closed");
+  assert.equal(await his.getByRole("button", { name: "Envoyer" }).count(), 0);
+  await picture(his, "fr-alerts");
+  for (const page of ["/users", `/devices/${device}/edit`, "/sites/new"]) {
+    assert.equal((await his.goto(page)).status(), 403, page);
+  }
+  await picture(his, "fr-forbidden");
+  assert.equal((await his.goto("/nothing")).status(), 404);
+  await other.close();
+
+  const dark = await browser.newContext({ locale: "fr-FR", baseURL: url, colorScheme: "dark", viewport: { width: 1280, height: 900 }, storageState: await context.storageState() });
+  const hers = await dark.newPage();
+  watch(hers);
+  await hers.goto(`/devices/${device}/edit`);
+  await hers.locator("form[data-ready]").waitFor();
+  await hers.getByLabel("Toujours allumé").uncheck();
+  await hers.getByText("Lun–ven 8–18").click();
+  await hers.getByText("Lun, Mar, Mer, Jeu, Ven 08:00–18:00").waitFor();
+  await picture(hers, "fr-device-form");
+  await hers.locator("#week").scrollIntoViewIfNeeded();
+  await picture(hers, "fr-week");
+  await hers.goto(`/sites/${site}/edit`);
+  await until("the form is filled", async () => (await hers.getByLabel("Nom").inputValue()) !== "");
+  await picture(hers, "fr-site-form");
+  await dark.close();
+});
+
+step("delete the device and the site, each after a question", async () => {
+  await page.goto(`/devices/${device}/edit`);
+  await page.locator("form[data-ready]").waitFor();
+  await page.getByRole("button", { name: "Delete the device" }).click();
+  await picture(page, "delete-question");
+  await page.getByRole("button", { name: "Cancel" }).click();
+  await page.getByRole("button", { name: "Delete the device" }).click();
+  await page.getByRole("button", { name: "Yes, go on" }).click();
+  await page.waitForURL(new RegExp(`/sites/${site}$`));
+  assert.equal(sql(`SELECT count(*) FROM devices WHERE id = ${device}`), "0");
+  await page.goto(`/sites/${site}/edit`);
+  await page.getByRole("button", { name: "Delete the site" }).click();
+  await page.getByRole("button", { name: "Yes, go on" }).click();
+  await page.waitForURL(`${url}/`);
+  assert.equal(sql(`SELECT count(*) FROM sites WHERE id = ${site}`), "0");
+});
+
+step("pages may load nothing but this server's own files", async () => {
+  const answer = await page.request.get("/");
+  const policy = answer.headers()["content-security-policy"];
+  for (const part of ["default-src 'none'", "script-src 'self'", "style-src 'self'", "frame-ancestors 'none'", "base-uri 'none'"]) {
+    assert(policy.includes(part), `${part} is not in ${policy}`);
+  }
+});
+
+// -------------------------------------------------------------------- run
+
+let failed = null;
+try {
+  start("backend", "av-backend", ["serve"], { DATABASE_URL: database, AV_LISTEN: `127.0.0.1:${backendPort}` });
+  await until("the backend is healthy", async () => {
+    try { return (await fetch(`${url}/health`)).ok; } catch { return false; }
+  });
+  for (const [name, work] of steps) {
+    await work();
+    assert.deepEqual(problems, [], "the browser complains");
+    console.log(`✓ ${name}`);
+  }
+} catch (error) {
+  failed = error;
+  console.error(error);
+  await page.screenshot({ path: path.join(shots, "failed.png") }).catch(() => {});
+  console.error(`at ${page.url()}\nthe browser complained: ${problems.join("\n")}`);
+  for (const name of ["backend", "agent"]) {
+    try { console.error(`── ${name}\n${readFileSync(path.join(dir, `${name}.log`), "utf8").slice(-2000)}`); } catch { /* it never ran */ }
+  }
+} finally {
+  await browser.close();
+  for (const name of [...running.keys()]) await stop(name);
+}
+console.log(failed ? "web: failed" : `web: ${steps.length} tasks done`);
+process.exit(failed ? 1 : 0);
