@@ -4,20 +4,19 @@ use std::fmt;
 use std::io::{Read, Write, stdin, stdout};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use av_proto::hash::hash_document;
 use av_proto::schedule::zone;
 use av_proto::text::one_line;
 use clap::{Args, Parser, Subcommand};
 
-use crate::admin::Settings;
+use crate::admin::{self, Settings, password};
 use crate::check;
-use crate::notify::{self, Mail};
 use crate::serve::serve;
+use crate::store::actor::Actor;
 use crate::store::sites::TokenDigest;
+use crate::store::users::Role;
 use crate::store::{Connector, Store, StoreError};
-use crate::upkeep;
 
 /// The source of truth for the audio-visual equipment of many sites.
 #[derive(Debug, Parser)]
@@ -51,8 +50,6 @@ enum Command {
         /// The address under which people reach this server, for links
         #[arg(long, env = "AV_PUBLIC_URL", value_name = "URL")]
         public_url: Option<String>,
-        #[command(flatten)]
-        upkeep: Upkeep,
     },
     /// Brings the database's schema up to date
     Migrate {
@@ -62,6 +59,9 @@ enum Command {
     /// Adds and lists sites
     #[command(subcommand)]
     Site(SiteCommand),
+    /// Adds and lists the people who get in
+    #[command(subcommand)]
+    User(UserCommand),
     /// Prints the configuration hash of a document of the contract's hash section
     Hash {
         /// A file, or - for standard input
@@ -96,82 +96,63 @@ enum SiteCommand {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum UserCommand {
+    /// Adds a user and prints a new password, which cannot be shown again
+    Add {
+        /// The name with which the user logs in
+        name: String,
+        /// What the user may do
+        #[arg(long, value_enum, default_value_t = RoleName::Viewer)]
+        role: RoleName,
+        /// Take the password from standard input, one line, instead of making one
+        #[arg(long)]
+        password_stdin: bool,
+        #[command(flatten)]
+        database: Database,
+    },
+    /// Gives a user a new password and ends the user's sessions
+    Password {
+        /// The user's name
+        name: String,
+        /// Take the password from standard input, one line, instead of making one
+        #[arg(long)]
+        password_stdin: bool,
+        #[command(flatten)]
+        database: Database,
+    },
+    /// Lists the users
+    List {
+        #[command(flatten)]
+        database: Database,
+    },
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum RoleName {
+    /// Looks at everything but secrets
+    Viewer,
+    /// Changes sites, devices and alerts
+    Editor,
+    /// Manages users too
+    Admin,
+}
+
+impl From<RoleName> for Role {
+    fn from(name: RoleName) -> Self {
+        match name {
+            RoleName::Viewer => Self::Viewer,
+            RoleName::Editor => Self::Editor,
+            RoleName::Admin => Self::Admin,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 struct Database {
     /// The database: postgres://USER:PASSWORD@HOST:5432/DATABASE
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
     database_url: Option<String>,
-}
-
-#[derive(Debug, Args)]
-struct Upkeep {
-    /// The mail server: smtp://HOST:25, smtp://USER:PASSWORD@HOST:587?tls=required or smtps://USER:PASSWORD@HOST:465
-    #[arg(long, env = "AV_SMTP_URL", hide_env_values = true, value_name = "URL")]
-    smtp_url: Option<String>,
-    /// The sender of mails, such as "AV monitoring <av@example.org>"
-    #[arg(long, env = "AV_MAIL_FROM", value_name = "ADDRESS")]
-    mail_from: Option<String>,
-    /// So many whole months of history are kept beside the current one
-    #[arg(long, env = "AV_HISTORY_MONTHS", default_value_t = 13,
-          value_parser = clap::value_parser!(i32).range(1..=1200))]
-    history_months: i32,
-    /// Milliseconds between two looks at silent agents and maintenance
-    #[arg(long, env = "AV_ALERTS_EVERY_MS", default_value_t = 5000, hide_short_help = true,
-          value_parser = clap::value_parser!(u64).range(10..))]
-    alerts_every_ms: u64,
-    /// Milliseconds between two looks at finished days and old months
-    #[arg(long, env = "AV_HISTORY_EVERY_MS", default_value_t = 3_600_000, hide_short_help = true,
-          value_parser = clap::value_parser!(u64).range(10..))]
-    history_every_ms: u64,
-    /// Milliseconds between two looks at messages to be sent
-    #[arg(long, env = "AV_NOTIFY_EVERY_MS", default_value_t = 1000, hide_short_help = true,
-          value_parser = clap::value_parser!(u64).range(10..))]
-    notify_every_ms: u64,
-    /// Milliseconds that sending a message may take
-    #[arg(long, env = "AV_NOTIFY_TIMEOUT_MS", default_value_t = 10_000, hide_short_help = true,
-          value_parser = clap::value_parser!(u64).range(10..))]
-    notify_timeout_ms: u64,
-    /// Milliseconds until a message is tried again; doubled with each failure, up to an hour
-    #[arg(long, env = "AV_NOTIFY_RETRY_MS", default_value_t = 10_000, hide_short_help = true,
-          value_parser = clap::value_parser!(u64).range(10..))]
-    notify_retry_ms: u64,
-    /// Hours after which a message that does not arrive is given up
-    #[arg(long, env = "AV_NOTIFY_GIVE_UP_H", default_value_t = 72, hide_short_help = true,
-          value_parser = clap::value_parser!(u64).range(1..=8760))]
-    notify_give_up_h: u64,
-}
-
-impl Upkeep {
-    fn settings(self, public_url: Option<String>) -> Result<upkeep::Settings, Failure> {
-        let given = |value: Option<String>| value.filter(|value| !value.is_empty());
-        let mail = match (given(self.smtp_url), given(self.mail_from)) {
-            (None, None) => None,
-            (Some(url), Some(from)) => Some(Mail::new(&url, &from).map_err(Failure::new)?),
-            (Some(_), None) => {
-                return Err(Failure::new(
-                    "AV_MAIL_FROM is not set: who sends the mails?",
-                ));
-            }
-            (None, Some(_)) => {
-                return Err(Failure::new(
-                    "AV_SMTP_URL is not set: which mail server takes the mails?",
-                ));
-            }
-        };
-        Ok(upkeep::Settings {
-            alerts_every: Duration::from_millis(self.alerts_every_ms),
-            history_every: Duration::from_millis(self.history_every_ms),
-            history_months: self.history_months,
-            notify: notify::Settings {
-                mail,
-                public_url,
-                every: Duration::from_millis(self.notify_every_ms),
-                retry: Duration::from_millis(self.notify_retry_ms),
-                give_up: Duration::from_secs(self.notify_give_up_h * 3600),
-                timeout: Duration::from_millis(self.notify_timeout_ms),
-            },
-        })
-    }
 }
 
 /// An error for the person at the terminal, with the exit code.
@@ -217,7 +198,6 @@ fn execute(command: Command) -> Result<ExitCode, Failure> {
             workers,
             behind_tls,
             public_url,
-            upkeep,
         } => {
             let settings = Settings {
                 behind_tls,
@@ -225,9 +205,8 @@ fn execute(command: Command) -> Result<ExitCode, Failure> {
                     .map(|url| url.trim_end_matches('/').to_owned())
                     .filter(|url| !url.is_empty()),
             };
-            let upkeep = upkeep.settings(settings.public_url.clone())?;
-            let connector = database.connector()?;
-            serve(connector, &listen, workers.into(), settings, upkeep).map_err(Failure::new)?;
+            serve(database.connector()?, &listen, workers.into(), settings)
+                .map_err(Failure::new)?;
         }
         Command::Migrate { database } => migrate(database)?,
         Command::Site(SiteCommand::Add {
@@ -236,6 +215,18 @@ fn execute(command: Command) -> Result<ExitCode, Failure> {
             database,
         }) => add_site(&name, &timezone, database)?,
         Command::Site(SiteCommand::List { database }) => list_sites(database)?,
+        Command::User(UserCommand::Add {
+            name,
+            role,
+            password_stdin,
+            database,
+        }) => add_user(&name, role.into(), password_stdin, database)?,
+        Command::User(UserCommand::Password {
+            name,
+            password_stdin,
+            database,
+        }) => change_password(&name, password_stdin, database)?,
+        Command::User(UserCommand::List { database }) => list_users(database)?,
         Command::Hash { file } => hash(&file)?,
         Command::CheckConfig { file } => return check_config(&file),
     }
@@ -336,6 +327,105 @@ fn list_sites(database: Database) -> Result<(), Failure> {
         ],
         &rows,
     ))
+}
+
+/// Who acts where somebody at a terminal does.
+fn at_the_terminal() -> Actor {
+    Actor {
+        name: "command line".to_owned(),
+        origin: "cli",
+        ip: String::new(),
+    }
+}
+
+fn add_user(
+    name: &str,
+    role: Role,
+    password_stdin: bool,
+    database: Database,
+) -> Result<(), Failure> {
+    admin::check_user_name(name).map_err(Failure::new)?;
+    let chosen = chosen_password(name, password_stdin)?;
+    let hash = password::hash(&chosen.text).map_err(Failure::new)?;
+    let (store, _) = database.open()?;
+    store
+        .add_user(&at_the_terminal(), name, role, &hash)
+        .map_err(|error| match error {
+            StoreError::Taken(_) => Failure::new(format!("there is a user {name:?} already")),
+            error => Failure::new(error),
+        })?;
+    chosen.tell(&format!("User {name:?} is added."))
+}
+
+fn change_password(name: &str, password_stdin: bool, database: Database) -> Result<(), Failure> {
+    let (store, _) = database.open()?;
+    let (id, _) = store
+        .password_hash(name)
+        .map_err(Failure::new)?
+        .ok_or_else(|| Failure::new(format!("there is no user {name:?}")))?;
+    let chosen = chosen_password(name, password_stdin)?;
+    let hash = password::hash(&chosen.text).map_err(Failure::new)?;
+    store
+        .change_user(&at_the_terminal(), id, None, Some(&hash), None)
+        .map_err(Failure::new)?
+        .map_err(|_| Failure::new(format!("there is no user {name:?}")))?;
+    chosen.tell(&format!("User {name:?} has a new password."))
+}
+
+/// A password, and whether the person knows it already.
+struct Chosen {
+    text: String,
+    is_new: bool,
+}
+
+impl Chosen {
+    /// Says what was done, and the password where it is a new one: alone on
+    /// standard output, for scripts.
+    fn tell(&self, done: &str) -> Result<(), Failure> {
+        if !self.is_new {
+            eprintln!("{done}");
+            return Ok(());
+        }
+        eprintln!("{done} The password follows; it cannot be shown again.");
+        print(&format!("{}\n", self.text))
+    }
+}
+
+fn chosen_password(name: &str, from_stdin: bool) -> Result<Chosen, Failure> {
+    if !from_stdin {
+        // 128 bits are plenty, and can be typed.
+        let text = new_token()?.chars().take(32).collect();
+        return Ok(Chosen { text, is_new: true });
+    }
+    let mut text = String::new();
+    stdin()
+        .read_line(&mut text)
+        .map_err(|error| Failure::unreadable(format!("standard input: {error}")))?;
+    let text = text.trim_end_matches(['\r', '\n']).to_owned();
+    password::check(name, &text).map_err(Failure::new)?;
+    Ok(Chosen {
+        text,
+        is_new: false,
+    })
+}
+
+fn list_users(database: Database) -> Result<(), Failure> {
+    let (store, _) = database.open()?;
+    let rows: Vec<[String; 4]> = store
+        .users()
+        .map_err(Failure::new)?
+        .into_iter()
+        .map(|user| {
+            [
+                user.id.to_string(),
+                one_line(&user.name),
+                user.role.as_str().to_owned(),
+                user.last_login_at
+                    .map_or_else(|| "-".to_owned(), |at| format!("{at:.0}")),
+            ]
+        })
+        .collect();
+    print(&table(["ID", "NAME", "ROLE", "LAST LOG-IN"], &rows))
 }
 
 /// Columns, each as wide as its widest cell.

@@ -1,5 +1,6 @@
 //! Log-in, log-out, and the first user.
 
+use av_proto::FieldError;
 use av_proto::text::one_line;
 use serde::Deserialize;
 use serde_json::json;
@@ -17,6 +18,16 @@ use crate::url::{Query, encode};
 
 /// The most characters of a user's name.
 pub(super) const NAME_MAX: usize = 100;
+
+/// Says what is wrong with the name of a user.
+///
+/// # Errors
+/// The field `name`.
+pub fn check_user_name(name: &str) -> Result<(), FieldError> {
+    let mut errors = Vec::new();
+    check_name(&mut errors, "name", name, NAME_MAX);
+    errors.pop().map_or(Ok(()), Err)
+}
 
 /// `POST /login`, `POST /logout`, `POST /setup/{code}`; the pages before them
 /// are the web interface's.

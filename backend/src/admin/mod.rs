@@ -41,6 +41,7 @@ use tiny_http::Method;
 
 pub use access::Access;
 pub use context::{Headers, Request};
+pub use login::check_user_name;
 pub(crate) use login::random_hex;
 
 use crate::answer::Answer;
