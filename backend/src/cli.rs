@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{Read, Write, stdin, stdout};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use av_proto::hash::hash_document;
 use av_proto::schedule::zone;
@@ -12,11 +13,13 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::admin::{self, Settings, password};
 use crate::check;
+use crate::notify::{self, Mail};
 use crate::serve::serve;
 use crate::store::actor::Actor;
 use crate::store::sites::TokenDigest;
 use crate::store::users::Role;
 use crate::store::{Connector, Store, StoreError};
+use crate::upkeep;
 
 /// The source of truth for the audio-visual equipment of many sites.
 #[derive(Debug, Parser)]
@@ -50,6 +53,8 @@ enum Command {
         /// The address under which people reach this server, for links
         #[arg(long, env = "AV_PUBLIC_URL", value_name = "URL")]
         public_url: Option<String>,
+        #[command(flatten)]
+        upkeep: Upkeep,
     },
     /// Brings the database's schema up to date
     Migrate {
@@ -155,6 +160,77 @@ struct Database {
     database_url: Option<String>,
 }
 
+#[derive(Debug, Args)]
+struct Upkeep {
+    /// The mail server: smtp://HOST:25, smtp://USER:PASSWORD@HOST:587?tls=required or smtps://USER:PASSWORD@HOST:465
+    #[arg(long, env = "AV_SMTP_URL", hide_env_values = true, value_name = "URL")]
+    smtp_url: Option<String>,
+    /// The sender of mails, such as "AV monitoring <av@example.org>"
+    #[arg(long, env = "AV_MAIL_FROM", value_name = "ADDRESS")]
+    mail_from: Option<String>,
+    /// So many whole months of history are kept beside the current one
+    #[arg(long, env = "AV_HISTORY_MONTHS", default_value_t = 13,
+          value_parser = clap::value_parser!(i32).range(1..=1200))]
+    history_months: i32,
+    /// Milliseconds between two looks at silent agents and maintenance
+    #[arg(long, env = "AV_ALERTS_EVERY_MS", default_value_t = 5000, hide_short_help = true,
+          value_parser = clap::value_parser!(u64).range(10..))]
+    alerts_every_ms: u64,
+    /// Milliseconds between two looks at finished days and old months
+    #[arg(long, env = "AV_HISTORY_EVERY_MS", default_value_t = 3_600_000, hide_short_help = true,
+          value_parser = clap::value_parser!(u64).range(10..))]
+    history_every_ms: u64,
+    /// Milliseconds between two looks at messages to be sent
+    #[arg(long, env = "AV_NOTIFY_EVERY_MS", default_value_t = 1000, hide_short_help = true,
+          value_parser = clap::value_parser!(u64).range(10..))]
+    notify_every_ms: u64,
+    /// Milliseconds that sending a message may take
+    #[arg(long, env = "AV_NOTIFY_TIMEOUT_MS", default_value_t = 10_000, hide_short_help = true,
+          value_parser = clap::value_parser!(u64).range(10..))]
+    notify_timeout_ms: u64,
+    /// Milliseconds until a message is tried again; doubled with each failure, up to an hour
+    #[arg(long, env = "AV_NOTIFY_RETRY_MS", default_value_t = 10_000, hide_short_help = true,
+          value_parser = clap::value_parser!(u64).range(10..))]
+    notify_retry_ms: u64,
+    /// Hours after which a message that does not arrive is given up
+    #[arg(long, env = "AV_NOTIFY_GIVE_UP_H", default_value_t = 72, hide_short_help = true,
+          value_parser = clap::value_parser!(u64).range(1..=8760))]
+    notify_give_up_h: u64,
+}
+
+impl Upkeep {
+    fn settings(self, public_url: Option<String>) -> Result<upkeep::Settings, Failure> {
+        let given = |value: Option<String>| value.filter(|value| !value.is_empty());
+        let mail = match (given(self.smtp_url), given(self.mail_from)) {
+            (None, None) => None,
+            (Some(url), Some(from)) => Some(Mail::new(&url, &from).map_err(Failure::new)?),
+            (Some(_), None) => {
+                return Err(Failure::new(
+                    "AV_MAIL_FROM is not set: who sends the mails?",
+                ));
+            }
+            (None, Some(_)) => {
+                return Err(Failure::new(
+                    "AV_SMTP_URL is not set: which mail server takes the mails?",
+                ));
+            }
+        };
+        Ok(upkeep::Settings {
+            alerts_every: Duration::from_millis(self.alerts_every_ms),
+            history_every: Duration::from_millis(self.history_every_ms),
+            history_months: self.history_months,
+            notify: notify::Settings {
+                mail,
+                public_url,
+                every: Duration::from_millis(self.notify_every_ms),
+                retry: Duration::from_millis(self.notify_retry_ms),
+                give_up: Duration::from_secs(self.notify_give_up_h * 3600),
+                timeout: Duration::from_millis(self.notify_timeout_ms),
+            },
+        })
+    }
+}
+
 /// An error for the person at the terminal, with the exit code.
 struct Failure {
     message: String,
@@ -198,6 +274,7 @@ fn execute(command: Command) -> Result<ExitCode, Failure> {
             workers,
             behind_tls,
             public_url,
+            upkeep,
         } => {
             let settings = Settings {
                 behind_tls,
@@ -205,8 +282,9 @@ fn execute(command: Command) -> Result<ExitCode, Failure> {
                     .map(|url| url.trim_end_matches('/').to_owned())
                     .filter(|url| !url.is_empty()),
             };
-            serve(database.connector()?, &listen, workers.into(), settings)
-                .map_err(Failure::new)?;
+            let upkeep = upkeep.settings(settings.public_url.clone())?;
+            let connector = database.connector()?;
+            serve(connector, &listen, workers.into(), settings, upkeep).map_err(Failure::new)?;
         }
         Command::Migrate { database } => migrate(database)?,
         Command::Site(SiteCommand::Add {
