@@ -18,6 +18,9 @@ pub struct Answer {
     pub status: u16,
     /// The body, whole.
     pub body: Vec<u8>,
+    /// The backend asks for the token to be renewed
+    /// (`X-Token-Renewal: requested`).
+    pub renew_token: bool,
 }
 
 /// Why there is no answer.
@@ -102,9 +105,14 @@ fn answer(
         .with_config()
         .limit(limit)
         .read_to_vec()?;
+    let renew_token = response
+        .headers()
+        .get("X-Token-Renewal")
+        .is_some_and(|value| value == "requested");
     Ok(Answer {
         status: response.status().as_u16(),
         body,
+        renew_token,
     })
 }
 

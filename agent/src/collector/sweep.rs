@@ -237,6 +237,7 @@ mod tests {
         ActiveConfig {
             identity: Identity {
                 site_token: Secret::new("t"),
+                previous_token: None,
                 backend_url: BackendUrl::parse("http://backend").unwrap(),
             },
             site: SiteConfig::validate(&parts, &devices).unwrap(),

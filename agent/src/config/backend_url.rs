@@ -1,4 +1,4 @@
-//! The backend's base URL, from which the agent makes its two addresses.
+//! The backend's base URL, from which the agent makes its addresses.
 
 use std::fmt;
 
@@ -82,6 +82,12 @@ impl BackendUrl {
         format!("{}/ingest", self.0)
     }
 
+    /// Where a new token is fetched.
+    #[must_use]
+    pub fn token_renewal(&self) -> String {
+        format!("{}/token/renew", self.0)
+    }
+
     /// The base itself.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -143,5 +149,6 @@ mod tests {
         );
         assert_eq!(url.config_shown(), "http://backend:8000/config/...");
         assert_eq!(url.ingest(), "http://backend:8000/ingest");
+        assert_eq!(url.token_renewal(), "http://backend:8000/token/renew");
     }
 }

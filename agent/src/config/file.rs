@@ -1,10 +1,13 @@
 //! `config.json`: what is written there, and the valid values in it.
 
+use std::fmt;
+
 use av_proto::FieldError;
 use av_proto::config::{ReportingDocument, SiteConfig, SiteDocument, SiteParts};
 use av_proto::field::from_json;
 use av_proto::secret::Secret;
-use serde::{Deserialize, Serialize};
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use super::{BackendUrl, Identity};
@@ -23,6 +26,7 @@ fn join(errors: &[FieldError]) -> String {
 struct FileDocument {
     site_name: String,
     site_token: Secret,
+    previous_site_token: Option<Secret>,
     backend_url: Option<String>,
     /// The older name of `backend_url`.
     api_url: Option<String>,
@@ -77,6 +81,9 @@ pub fn parse(content: &[u8]) -> Result<(Identity, SiteConfig), FileError> {
         (Ok(backend_url), Ok(site)) if errors.is_empty() => Ok((
             Identity {
                 site_token: document.site_token,
+                previous_token: document
+                    .previous_site_token
+                    .filter(|token| !token.expose().trim().is_empty()),
                 backend_url,
             },
             site,
@@ -99,6 +106,8 @@ pub fn render(identity: &Identity, site: &SiteDocument) -> Result<Vec<u8>, serde
     struct Rendered<'a> {
         site_name: &'a str,
         site_token: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        previous_site_token: Option<&'a str>,
         backend_url: &'a str,
         timezone: &'a str,
         doubt_after_days: i64,
@@ -108,6 +117,7 @@ pub fn render(identity: &Identity, site: &SiteDocument) -> Result<Vec<u8>, serde
     let mut content = serde_json::to_vec_pretty(&Rendered {
         site_name: &site.site_name,
         site_token: identity.site_token.expose(),
+        previous_site_token: identity.previous_token.as_ref().map(Secret::expose),
         backend_url: identity.backend_url.as_str(),
         timezone: &site.timezone,
         doubt_after_days: site.doubt_after_days,
@@ -116,6 +126,55 @@ pub fn render(identity: &Identity, site: &SiteDocument) -> Result<Vec<u8>, serde
     })?;
     content.push(b'\n');
     Ok(content)
+}
+
+/// The members of an object in their order, each value as it is written.
+struct Members(Vec<(String, Box<RawValue>)>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct InOrder;
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Members;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(InOrder)
+    }
+}
+
+/// The content of a configuration file with these tokens in it and all else
+/// as it was.
+///
+/// # Errors
+/// Where the content is not a JSON object.
+pub fn with_tokens(content: &[u8], identity: &Identity) -> Result<Vec<u8>, serde_json::Error> {
+    let Members(members) = serde_json::from_slice(content)?;
+    let mut lines = Vec::with_capacity(members.len() + 1);
+    for (name, value) in &members {
+        let name = serde_json::to_string(name)?;
+        match name.as_str() {
+            "\"previous_site_token\"" => {}
+            "\"site_token\"" => {
+                let token = serde_json::to_string(identity.site_token.expose())?;
+                lines.push(format!("  {name}: {token}"));
+                if let Some(previous) = &identity.previous_token {
+                    let previous = serde_json::to_string(previous.expose())?;
+                    lines.push(format!("  \"previous_site_token\": {previous}"));
+                }
+            }
+            _ => lines.push(format!("  {name}: {}", value.get())),
+        }
+    }
+    Ok(format!("{{\n{}\n}}\n", lines.join(",\n")).into_bytes())
 }
 
 #[cfg(test)]
@@ -141,6 +200,37 @@ mod tests {
         .unwrap();
         assert_eq!(site.doubt_after_days, 1);
         assert_eq!(site.timezone, jiff::tz::TimeZone::UTC);
+    }
+
+    #[test]
+    fn tokens_change_and_nothing_else_does() {
+        let identity = |token: &str, previous: Option<&str>| Identity {
+            site_token: Secret::new(token),
+            previous_token: previous.map(Secret::new),
+            backend_url: BackendUrl::parse("http://b").unwrap(),
+        };
+        let document = SiteDocument::parse(
+            r#"{"config_hash":"0123456789abcdef0123456789abcdef","site_name":"É \"x\"",
+                "timezone":"UTC","doubt_after_days":2,
+                "reporting":{"ok_interval_s":300,"ko_interval_s":60},
+                "devices":[{"ip":"10.0.0.1","name":"P","driver":"ping","x":[1.50, {"y": {}}]}]}"#
+                .as_bytes(),
+        )
+        .unwrap();
+        let old = render(&identity("old", None), &document).unwrap();
+        let both = identity("ne\"w", Some("old"));
+        let pending = with_tokens(&old, &both).unwrap();
+        assert_eq!(pending, render(&both, &document).unwrap());
+        assert_eq!(parse(&pending).unwrap().0, both);
+        let settled = with_tokens(&pending, &identity("new", None)).unwrap();
+        assert_eq!(settled, render(&identity("new", None), &document).unwrap());
+
+        // A file of an earlier agent, written by hand.
+        let by_hand = br#"{"site_token":"old","api_url":"http://b/ingest","site_name":"P","policy":{"doubt_after_days":7}}"#;
+        let (identity, site) = parse(&with_tokens(by_hand, &both).unwrap()).unwrap();
+        assert_eq!(identity, both);
+        assert_eq!(site.doubt_after_days, 7);
+        assert!(with_tokens(b"[]", &both).is_err());
     }
 
     #[test]

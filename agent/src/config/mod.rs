@@ -32,11 +32,13 @@ pub struct ActiveConfig {
 }
 
 /// Who the agent is, and to whom: the part of the configuration that the
-/// backend never replaces.
+/// backend never replaces. A new token is fetched, where the backend asks.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Identity {
     /// The site's token.
     pub site_token: Secret,
+    /// The token before it, until the backend was seen to know the new one.
+    pub previous_token: Option<Secret>,
     /// The backend.
     pub backend_url: BackendUrl,
 }

@@ -166,6 +166,38 @@ impl ConfigStore {
         };
         write_atomic(&self.applied, &serde_json::to_vec(&applied)?)
     }
+
+    /// Saves the tokens of `identity` into `config.json` and into its backup,
+    /// each atomically: whichever serves at the next start has them.
+    ///
+    /// # Errors
+    /// When `config.json` cannot be read, or a file cannot be written. Each
+    /// file then has the old tokens or the new ones.
+    pub fn save_tokens(&self, identity: &Identity) -> io::Result<()> {
+        let content = read_bounded(&self.path)?;
+        let applied = self.applied_from(&content);
+        let content = file::with_tokens(&content, identity)?;
+        let backup = match read(&self.backup) {
+            Ok((backup, whose, _)) if whose.backend_url == identity.backend_url => {
+                file::with_tokens(&backup, identity)?
+            }
+            // There is none, or it is one of another backend.
+            _ => content.clone(),
+        };
+        // The backup first: whenever the file has a new token, so has it.
+        write_atomic(&self.backup, &backup)?;
+        write_atomic(&self.path, &content)?;
+        match applied {
+            None => Ok(()),
+            Some(applied) => {
+                let applied = Applied {
+                    file_md5: file_md5(&content),
+                    ..applied
+                };
+                write_atomic(&self.applied, &serde_json::to_vec(&applied)?)
+            }
+        }
+    }
 }
 
 fn active(identity: Identity, site: SiteConfig, applied: Option<Applied>) -> ActiveConfig {
@@ -203,6 +235,8 @@ fn file_md5(content: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use av_proto::secret::Secret;
+
     use super::*;
 
     const FIRST: &str = r#"{"site_name":"Paris","site_token":"t","api_url":"http://b/ingest"}"#;
@@ -295,6 +329,53 @@ mod tests {
             .save(&identity, &document("Nice"), Timestamp::UNIX_EPOCH)
             .unwrap();
         assert_eq!(fs::read_to_string(&store.backup).unwrap(), FIRST);
+    }
+
+    #[test]
+    fn new_tokens_stand_in_the_file_and_its_backup_and_are_no_edit_by_hand() {
+        let (_dir, store) = store();
+        let old = store.load().unwrap().active.identity;
+        store
+            .save(&old, &document("Lyon"), Timestamp::UNIX_EPOCH)
+            .unwrap();
+        let hash = store.stored_hash();
+        assert!(hash.is_some());
+        let new = Identity {
+            site_token: Secret::new("new"),
+            previous_token: Some(old.site_token.clone()),
+            ..old
+        };
+        store.save_tokens(&new).unwrap();
+        let loaded = store.load().unwrap().active;
+        assert_eq!(loaded.identity, new);
+        assert_eq!(loaded.site.site_name, "Lyon");
+        assert_eq!(store.stored_hash(), hash);
+
+        fs::write(&store.path, "{").unwrap();
+        let loaded = store.load().unwrap().active;
+        assert_eq!(loaded.identity, new);
+        assert_eq!(loaded.site.site_name, "Paris", "the backup's own content");
+
+        // A file that was edited stays one.
+        store
+            .save(&new, &document("Lyon"), Timestamp::UNIX_EPOCH)
+            .unwrap();
+        let content = fs::read_to_string(&store.path).unwrap();
+        fs::write(&store.path, content.replace("10.0.0.1", "10.0.0.2")).unwrap();
+        store.save_tokens(&new).unwrap();
+        assert_eq!(store.stored_hash(), None);
+    }
+
+    #[test]
+    fn a_backup_of_another_backend_is_replaced() {
+        let (_dir, store) = store();
+        let identity = store.load().unwrap().active.identity;
+        fs::write(&store.backup, FIRST.replace("http://b/", "http://other/")).unwrap();
+        store.save_tokens(&identity).unwrap();
+        assert_eq!(
+            fs::read(&store.backup).unwrap(),
+            fs::read(&store.path).unwrap()
+        );
     }
 
     #[test]

@@ -131,6 +131,7 @@ mod tests {
             let answer = Answer {
                 status,
                 body: body.as_bytes().to_vec(),
+                renew_token: false,
             };
             assert_eq!(judge(&answer), outcome, "{status} {body}");
         }

@@ -1,7 +1,9 @@
-//! The `sync` thread: pull, compare, validate, save, swap.
+//! The `sync` thread: pull, compare, validate, save, swap. It also takes a new
+//! token over, where the backend asks for that.
 
 mod pull;
 mod state;
+mod token;
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +17,7 @@ use crate::snapshot::Snapshots;
 use crate::supervisor::Stop;
 
 pub use pull::PullError;
-use pull::{Pulled, pull};
+use pull::{Poll, Pulled, pull};
 pub use state::SyncState;
 
 /// The `sync` thread's parts.
@@ -76,17 +78,31 @@ impl Sync {
         let outcome = pull(&self.client, &active.identity, stored.as_ref());
         state.polled(Timestamp::now());
         match outcome {
-            Ok(Pulled::Unchanged(hash)) => {
-                log::info!("✅ Config is up-to-date (hash: {})", hash.short());
-                state.succeeded(hash);
-            }
-            Ok(Pulled::Document(document)) => self.apply(&active, &document, &mut state),
+            Ok(poll) => self.take(poll, &mut state),
             Err(error) => {
                 log::warn!("❌ Config sync failed: {error}; going on with the local configuration");
                 state.failed(&error);
             }
         }
         self.snapshots.sync.store(state.into());
+    }
+
+    /// Takes what a poll brought.
+    fn take(&self, poll: Poll, state: &mut SyncState) {
+        self.settle_token(poll.opened_by);
+        match poll.pulled {
+            Pulled::Unchanged(hash) => {
+                log::info!("✅ Config is up-to-date (hash: {})", hash.short());
+                state.succeeded(hash);
+            }
+            Pulled::Document(document) => {
+                self.apply(&self.handle.load_full(), &document, state);
+            }
+        }
+        // After the configuration: what is saved is the newest.
+        if poll.renew_token {
+            self.renew_token();
+        }
     }
 
     /// Applies a configuration that was received whole and differs from the

@@ -3,6 +3,7 @@
 use av_proto::FieldError;
 use av_proto::config::SiteDocument;
 use av_proto::hash::ConfigHash;
+use av_proto::secret::Secret;
 
 use crate::config::Identity;
 use crate::http_client::{Answer, ExchangeError, HttpClient, error_of};
@@ -17,6 +18,26 @@ pub(super) enum Pulled {
     Unchanged(ConfigHash),
     /// The backend has something else.
     Document(Box<SiteDocument>),
+}
+
+/// A poll that worked.
+#[derive(Debug)]
+pub(super) struct Poll {
+    /// What it brought.
+    pub(super) pulled: Pulled,
+    /// The token that the backend knew.
+    pub(super) opened_by: OpenedBy,
+    /// The backend asks for that token to be renewed.
+    pub(super) renew_token: bool,
+}
+
+/// Which of an agent's tokens the backend knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OpenedBy {
+    /// `site_token`.
+    Current,
+    /// The one before it: the backend does not know the new one any more.
+    Previous,
 }
 
 /// Why the backend's configuration does not run here.
@@ -47,16 +68,29 @@ pub enum PullError {
     NotSaved(String),
 }
 
-/// Polls once. `stored` is the hash of what is on disk, where it is known.
+/// Polls once; with the token before, where there is one and the backend does
+/// not know the newer. `stored` is the hash of what is on disk, where it is
+/// known.
 pub(super) fn pull(
     client: &HttpClient,
     identity: &Identity,
     stored: Option<&ConfigHash>,
-) -> Result<Pulled, PullError> {
-    let etag = stored.map(|hash| format!("\"{hash}\""));
-    let url = identity.backend_url.config(&identity.site_token);
-    let answer = client.get(&url, etag.as_deref(), BODY_MAX_BYTES)?;
-    read(&answer, stored)
+) -> Result<Poll, PullError> {
+    let with = |token: &Secret, opened_by| {
+        let etag = stored.map(|hash| format!("\"{hash}\""));
+        let url = identity.backend_url.config(token);
+        let answer = client.get(&url, etag.as_deref(), BODY_MAX_BYTES)?;
+        Ok(Poll {
+            pulled: read(&answer, stored)?,
+            opened_by,
+            renew_token: answer.renew_token,
+        })
+    };
+    let outcome = with(&identity.site_token, OpenedBy::Current);
+    match (&outcome, &identity.previous_token) {
+        (Err(PullError::UnknownToken), Some(previous)) => with(previous, OpenedBy::Previous),
+        _ => outcome,
+    }
 }
 
 fn read(answer: &Answer, stored: Option<&ConfigHash>) -> Result<Pulled, PullError> {
@@ -130,6 +164,7 @@ mod tests {
             let answer = Answer {
                 status: *status,
                 body: body.as_bytes().to_vec(),
+                renew_token: false,
             };
             let said = match read(&answer, *stored) {
                 Ok(Pulled::Document(_)) => "document".to_owned(),
