@@ -14,11 +14,13 @@ const av = {
   /** Calls the JSON API. Answers { status, body, etag }. */
   async api(method, path, body, etag) {
     const headers = { "X-CSRF-Token": document.body.dataset.csrf, Accept: "application/json" };
-    if (body !== undefined) headers["Content-Type"] = "application/json";
+    // A file goes as it is, with its own type.
+    const raw = body instanceof Blob;
+    if (body !== undefined) headers["Content-Type"] = raw ? body.type : "application/json";
     if (etag) headers["If-Match"] = etag;
     let answer;
     try {
-      answer = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+      answer = await fetch(path, { method, headers, body: body === undefined || raw ? body : JSON.stringify(body) });
     } catch {
       return { status: 0, body: { error: av.t("offline") }, etag: null };
     }
@@ -112,14 +114,17 @@ const av = {
     return `${Math.floor(s / 86400)} ${av.t("day")}`;
   },
 
+  /** The browser's own form of the page's language: day before month, or not. */
+  locale: navigator.languages.find((tag) => tag.split("-")[0] === document.documentElement.lang) ?? document.documentElement.lang,
+
   /** Brings the times under `root` up to date, in the browser's zone. */
   times(root) {
     const now = Date.now() + av.skew;
     for (const time of root.querySelectorAll("time[data-as]")) {
       const at = new Date(time.dateTime);
-      const exact = at.toLocaleString(document.documentElement.lang, { dateStyle: "medium", timeStyle: "medium" });
+      const exact = at.toLocaleString(av.locale, { dateStyle: "medium", timeStyle: "medium" });
       const text = time.dataset.as === "at"
-        ? at.toLocaleString(document.documentElement.lang, { dateStyle: "short", timeStyle: "short" })
+        ? at.toLocaleString(av.locale, { dateStyle: "short", timeStyle: "short" })
         : time.dataset.as === "ago" ? av.t("ago", av.span(now - at)) : av.span(now - at);
       if (time.textContent !== text) time.textContent = text;
       if (time.title !== exact) time.title = exact;
@@ -129,12 +134,12 @@ const av = {
   /** Server's clock less the browser's, in ms. */
   skew: 0,
 
-  /** Shows the rows that have every word of the box. */
+  /** Shows the rows whose name has every word of the box. */
   filter(box) {
     const words = av.fold(box.value).split(/\s+/).filter(Boolean);
     let shown = 0;
     for (const row of document.querySelectorAll(box.dataset.rows)) {
-      const text = av.fold(row.textContent);
+      const text = av.fold(row.cells[0].textContent);
       row.hidden = !words.every((word) => text.includes(word));
       if (!row.hidden) shown += 1;
     }

@@ -336,6 +336,59 @@ step("an agent that falls silent is said, and nothing stays green", async () => 
   await picture(page, "site-silent");
 });
 
+step("the versions say who changed what, and take the site back", async () => {
+  await page.goto(`/sites/${site}`);
+  await page.getByRole("link", { name: "Versions" }).click();
+  await page.getByText("newest").waitFor();
+  await page.locator("tbody tr", { hasText: "anna" }).first().waitFor();
+  // By hand: its author is the database's role.
+  await page.locator("tbody tr", { hasText: "sql" }).first().waitFor();
+  await picture(page, "versions");
+  await page.goto(`/devices/${device}/edit`);
+  await page.locator("form[data-ready]").waitFor();
+  await page.getByLabel("Room").fill("Room 999");
+  await page.locator("#pjlink-password").fill("other");
+  await page.getByRole("button", { name: "Save" }).click();
+  await page.waitForURL(/\/devices\/\d+$/);
+  await page.goto(`/sites/${site}/versions`);
+  await page.locator("tbody tr a").first().click();
+  await page.getByText("Room 999").waitFor();
+  assert(!(await page.content()).includes("other"), "a secret is in the page");
+  await picture(page, "version");
+  await page.goto(`/sites/${site}/versions`);
+  await page.locator("tbody tr a").nth(1).click();
+  await page.getByRole("link", { name: "Against the newest" }).click();
+  await page.getByText("Room 999").waitFor();
+  await picture(page, "version-since");
+  await page.getByRole("button", { name: "Go back to this version" }).click();
+  await page.getByRole("button", { name: "Yes, go on" }).click();
+  await until("the device is as it was", () => sql(`SELECT room || ' ' || (driver_config#>>'{pjlink,password}') FROM devices WHERE id = ${device}`) === "Room 101 secret");
+  await page.getByText("rollback").waitFor();
+});
+
+step("import: errors by row, a preview, and then the change", async () => {
+  await page.goto(`/sites/${site}`);
+  await page.getByRole("link", { name: "Import and export" }).click();
+  const file = page.locator("input[type=file]");
+  const csv = (text) => ({ name: "devices.csv", mimeType: "text/csv", buffer: Buffer.from(text) });
+  await file.setInputFiles(csv("ip,name,driver,type\n10.9.9.1,Good,ping,display\n999,Bad,ping,display\n"));
+  await page.getByRole("button", { name: "Preview" }).click();
+  await page.locator("#preview tbody tr", { hasText: "not an IP address" }).waitFor();
+  await picture(page, "import-errors");
+  const [download] = await Promise.all([page.waitForEvent("download"), page.getByRole("link", { name: "CSV" }).click()]);
+  const exported = readFileSync(await download.path(), "utf8");
+  assert(exported.includes("Projector A") && !exported.includes("secret"), exported);
+  await file.setInputFiles(csv(exported.replace("Projector A", "Projector Z").trimEnd() + "\n10.9.9.1,Good,,,,display,ping,{},{}\n"));
+  await page.getByRole("button", { name: "Preview" }).click();
+  await page.getByText("1 new, 1 changed, 0 deleted, 1 as they are").waitFor();
+  await picture(page, "import-preview");
+  assert.equal(sql(`SELECT count(*) FROM devices WHERE site_id = ${site}`), "2");
+  await page.locator("#apply").click();
+  await page.waitForURL(new RegExp(`/sites/${site}$`));
+  await page.getByText("Projector Z").waitFor();
+  assert.equal(sql(`SELECT driver_config#>>'{pjlink,password}' FROM devices WHERE id = ${device}`), "secret");
+});
+
 step("2,000 devices and 200 sites", async () => {
   sql(`INSERT INTO sites (name, token, timezone) SELECT 'Site ' || n, 'token-' || n, 'Europe/Paris' FROM generate_series(1, 199) n`);
   sql(`INSERT INTO devices (site_id, name, ip, device_type, driver, building, floor, room)
@@ -356,7 +409,7 @@ step("2,000 devices and 200 sites", async () => {
   await page.getByText("200 sites").waitFor();
   await picture(page, "dashboard-200");
   await page.getByLabel("Find a site").fill("site 19");
-  await until("the filter hides the others", async () => (await page.locator("#sites tbody tr:visible").count()) === 11);
+  await until("the filter hides the others", async () => (await page.locator("#sites tbody tr:visible").count()) === 12);
   const begin = Date.now();
   await page.goto(`/sites/${big}`);
   await page.locator("#devices tr[id]").nth(1999).waitFor({ state: "attached" });

@@ -87,10 +87,10 @@ pub struct SitePage {
     pub timezone: String,
     /// Counts the changes of its configuration.
     pub revision: i64,
-    /// The hash last computed of its configuration, and since when.
+    /// The hash last computed of its configuration.
     pub wanted_hash: Option<String>,
-    /// When the configuration last changed.
-    pub config_updated_at: Option<Timestamp>,
+    /// Since when its agent runs another one.
+    pub behind_since: Option<Timestamp>,
     /// Its devices by verdict.
     pub tally: Tally,
     /// Its open alerts.
@@ -309,7 +309,7 @@ fn site(row: &Row) -> SitePage {
         timezone: row.get(2),
         revision: row.get(3),
         wanted_hash: row.get(4),
-        config_updated_at: time(row, 5),
+        behind_since: time(row, 5),
         tally: Tally {
             fault: row.get(6),
             doubt: row.get(7),

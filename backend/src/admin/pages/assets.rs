@@ -34,6 +34,8 @@ static ASSETS: &[Asset] = &[
     asset!("device_form.js", JS),
     asset!("alerts.js", JS),
     asset!("users.js", JS),
+    asset!("version.js", JS),
+    asset!("import.js", JS),
 ];
 
 /// The entity tag of each, from its content.

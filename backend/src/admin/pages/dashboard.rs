@@ -3,7 +3,7 @@
 use askama::Template;
 
 use super::html::{Frame, natural};
-use super::{Admin, Call, Count, Problem, frame, show};
+use super::{Admin, Call, Count, Problem, all_sites, frame, show};
 use crate::answer::Answer;
 use crate::store::pages::{AlertFilter, AlertPage, SitePage, Tally};
 
@@ -26,7 +26,7 @@ struct Dashboard {
 /// `GET /`.
 pub(super) fn page(admin: &Admin, call: &Call<'_>) -> Result<Answer, Problem> {
     let f = frame(call, "sites");
-    let mut sites = admin.store.site_pages(None)?;
+    let mut sites = all_sites(admin, None)?;
     sites.sort_by(|a, b| {
         rank(a)
             .cmp(&rank(b))

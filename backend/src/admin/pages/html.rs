@@ -155,7 +155,7 @@ impl Frame {
             }
             (Some(_), Some(_)) => {
                 let changed = site
-                    .config_updated_at
+                    .behind_since
                     .map_or_else(String::new, |at| self.ago(at));
                 let behind = self.lang.with("agent.behind", &changed);
                 said("doubt", format!("{heard} · {behind}"))
@@ -283,7 +283,7 @@ pub(super) mod tests {
             timezone: "Europe/Paris".to_owned(),
             revision: 1,
             wanted_hash: Some("a".to_owned()),
-            config_updated_at: Some("2026-11-24T09:58:00Z".parse().unwrap()),
+            behind_since: Some("2026-11-24T09:58:00Z".parse().unwrap()),
             tally: Tally {
                 fault: 1,
                 ok: 1999,

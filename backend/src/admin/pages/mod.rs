@@ -6,7 +6,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | `door` | log-in and the first user |
-//! | `dashboard`, `site`, `device`, `alerts`, `users` | a page each, with its forms |
+//! | `dashboard`, `site`, `device`, `versions`, `alerts`, `users` | a page each, with its forms |
 //! | `chart` | a device's history as SVG |
 //! | `html` | what pages have around them, and pieces that they share |
 //! | `i18n`, `catalogue` | English and French |
@@ -23,6 +23,9 @@ mod html;
 mod i18n;
 mod site;
 mod users;
+mod versions;
+
+use std::collections::HashMap;
 
 use askama::Template;
 use jiff::Timestamp;
@@ -30,8 +33,10 @@ use tiny_http::Method;
 
 use super::Admin;
 use super::context::{Call, Request};
+use super::versions::agent::{AgentSync, agents};
 use crate::answer::Answer;
 use crate::store::StoreError;
+use crate::store::pages::SitePage;
 use html::Frame;
 use i18n::Lang;
 
@@ -59,6 +64,8 @@ enum Problem {
     Role,
     /// The database does not answer.
     Store(StoreError),
+    /// The API says why.
+    Answered(Answer),
 }
 
 impl From<StoreError> for Problem {
@@ -80,6 +87,11 @@ pub(super) fn route(admin: &Admin, call: &Call<'_>) -> Option<Answer> {
         ["sites", site, "live"] => id(site).and_then(|id| site::live(admin, call, id)),
         ["sites", site, "edit"] => id(site).and_then(|id| site::edit(admin, call, id)),
         ["sites", site, "devices", "new"] => id(site).and_then(|id| device::new(admin, call, id)),
+        ["sites", site, "import"] => id(site).and_then(|id| site::import(admin, call, id)),
+        ["sites", site, "versions"] => id(site).and_then(|id| versions::page(admin, call, id)),
+        ["sites", site, "versions", revision] => {
+            id(site).and_then(|id| versions::one(admin, call, id, revision))
+        }
         ["devices", device] => id(device).and_then(|id| device::page(admin, call, id)),
         ["devices", device, "edit"] => id(device).and_then(|id| device::edit(admin, call, id)),
         ["alerts"] => alerts::page(admin, call),
@@ -140,7 +152,14 @@ struct ErrorPage {
 fn refuse(call: &Call<'_>, problem: &Problem) -> Answer {
     let f = frame(call, "");
     let (status, title, text) = match problem {
-        Problem::None => (404, f.lang.t("error.none.title"), f.lang.t("error.none")),
+        Problem::Answered(answer) if answer.status >= 500 => (
+            answer.status,
+            f.lang.t("error.store.title"),
+            f.lang.t("error.store"),
+        ),
+        Problem::None | Problem::Answered(_) => {
+            (404, f.lang.t("error.none.title"), f.lang.t("error.none"))
+        }
         Problem::Role => (403, f.lang.t("error.role.title"), f.lang.t("error.role")),
         Problem::Store(error) => {
             log::warn!("a page could not be read: {error}");
@@ -148,6 +167,27 @@ fn refuse(call: &Call<'_>, problem: &Problem) -> Answer {
         }
     };
     show(status, &ErrorPage { f, title, text })
+}
+
+/// The sites, or one, with whether their agents run what they should.
+fn all_sites(admin: &Admin, only: Option<i64>) -> Result<Vec<SitePage>, Problem> {
+    let mut sites = admin.store.site_pages(only)?;
+    let mut agents: HashMap<i64, AgentSync> = agents(&admin.store, only)?
+        .into_iter()
+        .map(|agent| (agent.site_id, agent))
+        .collect();
+    for site in &mut sites {
+        if let Some(agent) = agents.remove(&site.id) {
+            site.wanted_hash = agent.wanted_hash;
+            site.behind_since = agent.since;
+            site.agent.config_error = agent.why;
+        }
+    }
+    Ok(sites)
+}
+
+fn one_site(admin: &Admin, id: i64) -> Result<SitePage, Problem> {
+    all_sites(admin, Some(id))?.pop().ok_or(Problem::None)
 }
 
 /// A verdict's count, as chips and counters show it.

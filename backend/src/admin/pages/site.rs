@@ -6,7 +6,9 @@ use askama::Template;
 use serde::Serialize;
 
 use super::html::{Frame, key};
-use super::{Admin, Call, Count, Problem, assets, editors_frame, frame, place, show, zones};
+use super::{
+    Admin, Call, Count, Problem, assets, editors_frame, frame, one_site, place, show, zones,
+};
 use crate::answer::Answer;
 use crate::store::pages::{DevicePage, SitePage, Tally};
 
@@ -28,7 +30,7 @@ struct Place {
 /// `GET /sites/{id}`.
 pub(super) fn page(admin: &Admin, call: &Call<'_>, id: i64) -> Result<Answer, Problem> {
     let f = frame(call, "sites");
-    let site = admin.store.site_page(id)?.ok_or(Problem::None)?;
+    let site = one_site(admin, id)?;
     let devices = admin.store.device_pages(id)?;
     let tally = tally(&devices);
     let counts = tally
@@ -104,7 +106,7 @@ struct Live {
 pub(super) fn live(admin: &Admin, call: &Call<'_>, id: i64) -> Result<Answer, Problem> {
     let mut f = frame(call, "");
     f.bare = true;
-    let site = admin.store.site_page(id)?.ok_or(Problem::None)?;
+    let site = one_site(admin, id)?;
     let devices = admin.store.device_pages(id)?;
     let live = Live {
         revision: site.revision,
@@ -156,7 +158,7 @@ pub(super) fn new(call: &Call<'_>) -> Result<Answer, Problem> {
 /// `GET /sites/{id}/edit`.
 pub(super) fn edit(admin: &Admin, call: &Call<'_>, id: i64) -> Result<Answer, Problem> {
     let f = editors_frame(call, "sites")?;
-    let site = admin.store.site_page(id)?.ok_or(Problem::None)?;
+    let site = one_site(admin, id)?;
     Ok(show(
         200,
         &Form {
@@ -168,6 +170,20 @@ pub(super) fn edit(admin: &Admin, call: &Call<'_>, id: i64) -> Result<Answer, Pr
             zones: zones(),
         },
     ))
+}
+
+#[derive(Template)]
+#[template(path = "import.html")]
+struct Import {
+    f: Frame,
+    site: SitePage,
+}
+
+/// `GET /sites/{id}/import`.
+pub(super) fn import(admin: &Admin, call: &Call<'_>, id: i64) -> Result<Answer, Problem> {
+    let f = editors_frame(call, "sites")?;
+    let site = one_site(admin, id)?;
+    Ok(show(200, &Import { f, site }))
 }
 
 #[cfg(test)]
