@@ -10,7 +10,7 @@
 # is in the cache folder of the user.
 set -euo pipefail
 
-version=1.85.0
+version=1.85
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=scripts/lib.sh
 . "$root/scripts/lib.sh"
@@ -23,12 +23,17 @@ fi
 folder=${AV_MSRV_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/av-monitoring/rust-$version}
 folder=$(realpath -m "$folder")
 
-works() { [ "$("$1/rustc" --version 2>/dev/null | cut -d' ' -f2)" = "$version" ]; }
+works() {
+    case $("$1/rustc" --version 2>/dev/null) in
+    "rustc $version."*) true ;;
+    *) false ;;
+    esac
+}
 
 # The newest build of that version that the package lists have.
 build_of() {
     apt-cache madison "$1" 2>/dev/null | awk -F' *[|] *' -v want="$version" '
-        index($2, want "+") == 1 { print $2; exit }'
+        index($2, want ".") == 1 { print $2; exit }'
 }
 
 get_compiler() {
@@ -49,7 +54,7 @@ get_compiler() {
         cd "$into/debs"
         # Root's apt would hand the download to a user who may not write here.
         apt-get download -q -o APT::Sandbox::User=root \
-            "$compiler:$arch=$build" "$std-1.85:$arch=$build" "$std-dev:$arch=$build" >/dev/null
+            "$compiler:$arch=$build" "$std-$version:$arch=$build" "$std-dev:$arch=$build" >/dev/null
         if ! ldconfig -p | grep -q 'libLLVM[-.]19\|libLLVM.so.19'; then
             if [ "$(id -u)" -eq 0 ]; then
                 "$root/scripts/install-packages.sh" libllvm19

@@ -110,7 +110,7 @@ impl Generator {
     fn document(&mut self) -> String {
         let mut out = String::new();
         self.space(&mut out);
-        if self.random.one_in(25) {
+        if self.random.one_in(60) {
             let depth = 100 + self.random.below(600);
             self.deep(&mut out, depth);
         } else {
