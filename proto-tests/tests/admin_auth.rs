@@ -379,7 +379,7 @@ fn a_page_of_another_site_changes_nothing() {
 
 #[test]
 fn tokens_work_until_they_end() {
-    let mut office = Office::open();
+    let office = Office::open();
     assert!(office.editor.starts_with("avt_"));
     let stored: String = office.one("SELECT string_agg(digest, ' ') FROM api_tokens");
     assert!(!stored.contains(office.editor.trim_start_matches("avt_")));
@@ -412,21 +412,13 @@ fn tokens_work_until_they_end() {
     );
     assert_eq!(bad_fields(&bad), ["name", "expires_in_days"]);
 
-    office
-        .sql
-        .execute(
-            "UPDATE api_tokens SET expires_at = now() WHERE id = $1",
-            &[&id],
-        )
-        .unwrap();
+    office.db.execute(&format!(
+        "UPDATE api_tokens SET expires_at = now() WHERE id = {id}"
+    ));
     assert_eq!(me(&office), 401);
-    office
-        .sql
-        .execute(
-            "UPDATE api_tokens SET expires_at = NULL WHERE id = $1",
-            &[&id],
-        )
-        .unwrap();
+    office.db.execute(&format!(
+        "UPDATE api_tokens SET expires_at = NULL WHERE id = {id}"
+    ));
     assert_eq!(me(&office), 200);
 
     // Nobody revokes another's.

@@ -93,6 +93,8 @@ struct State<'a> {
     last_seen: Option<Timestamp>,
     last_ok_at: Option<Timestamp>,
     verdict_since: Option<Timestamp>,
+    /// It was not heard of for so long that status and verdict are unknown.
+    stale: bool,
 }
 
 fn raw(json: String) -> Box<RawValue> {
@@ -133,6 +135,7 @@ fn document<'a>(
             last_seen: state.map(|state| state.last_seen),
             last_ok_at: state.and_then(|state| state.last_ok_at),
             verdict_since: state.map(|state| state.verdict_since),
+            stale: state.is_some_and(|state| state.stale),
         },
         created_at: device.created_at,
         updated_at: device.updated_at,

@@ -19,6 +19,7 @@ use super::users::conflict;
 use super::versions::agent::{AgentSync, agents};
 use crate::answer::Answer;
 use crate::store::StoreError;
+use crate::store::fold::fold;
 use crate::store::inventory::{SiteFields, SiteRecord, VERDICTS};
 use crate::store::sites::TokenDigest;
 
@@ -119,9 +120,9 @@ fn document(site: &SiteRecord, agent: Option<&AgentSync>) -> Value {
 fn list(admin: &Admin, call: &Call<'_>) -> Result<Answer, Answer> {
     let limit = number(call.query, "limit", 1000, (1, 10_000))?;
     let offset = number(call.query, "offset", 0, (0, i64::from(i32::MAX)))?;
-    let text = call.query.get("q").unwrap_or_default().to_lowercase();
+    let text = fold(call.query.get("q").unwrap_or_default());
     let mut sites = admin.store.site_records(None)?;
-    sites.retain(|site| site.fields.name.to_lowercase().contains(&text));
+    sites.retain(|site| fold(&site.fields.name).contains(&text));
     let total = sites.len();
     let agents: HashMap<i64, AgentSync> = agents(&admin.store, None)?
         .into_iter()

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::actor::Actor;
 use super::audit::{Deed, record};
+use super::fold::{fold, folded};
 use super::sites::TokenDigest;
 use super::time::{from_sql, to_sql};
 use super::{Store, StoreError};
@@ -127,6 +128,8 @@ pub struct Observed {
     pub last_ok_at: Option<Timestamp>,
     /// Since when the verdict is what it is.
     pub verdict_since: Timestamp,
+    /// It was not heard of for so long that status and verdict are unknown.
+    pub stale: bool,
 }
 
 /// Why a row was not changed.
@@ -180,7 +183,7 @@ pub struct DeviceFilter {
     pub verdict: Option<String>,
     /// With this status.
     pub status: Option<String>,
-    /// With this text in name, address, place, type or driver, in any case.
+    /// With this text in name, address, place, type or driver, whatever case and accents.
     pub text: Option<String>,
 }
 
@@ -207,15 +210,15 @@ const SITE: &str = "
       FROM sites s
       LEFT JOIN site_agents a ON a.site_id = s.id
       LEFT JOIN (
-           SELECT d.site_id,
+           SELECT t.site_id,
                   count(*) FILTER (WHERE t.verdict = 'ok') AS ok,
                   count(*) FILTER (WHERE t.verdict = 'fault') AS fault,
                   count(*) FILTER (WHERE t.verdict = 'expected_off') AS expected_off,
                   count(*) FILTER (WHERE t.verdict = 'doubt') AS doubt,
                   count(*) FILTER (WHERE coalesce(t.verdict, 'unknown') = 'unknown') AS unknown
-             FROM devices d LEFT JOIN device_states t ON t.device_id = d.id
-            WHERE $1::bigint IS NULL OR d.site_id = $1
-            GROUP BY d.site_id) v ON v.site_id = s.id
+             FROM device_current t
+            WHERE $1::bigint IS NULL OR t.site_id = $1
+            GROUP BY t.site_id) v ON v.site_id = s.id
      WHERE $1::bigint IS NULL OR s.id = $1
      ORDER BY lower(s.name), s.id";
 
@@ -249,7 +252,7 @@ const DEVICE_COLUMNS: &str = "
     nullif(d.driver_config, 'null')::text, nullif(d.expectations, 'null')::text,
     s.name, s.timezone, d.created_at, d.updated_at,
     t.status, t.verdict, t.detail, t.metrics::text, t.observed_at, t.last_seen, t.last_ok_at,
-    t.verdict_since";
+    t.verdict_since, t.stale";
 
 fn device(row: &Row) -> DeviceRecord {
     DeviceRecord {
@@ -279,6 +282,7 @@ fn device(row: &Row) -> DeviceRecord {
             last_seen: from_sql(row.get(20)),
             last_ok_at: row.get::<_, Option<SystemTime>>(21).map(from_sql),
             verdict_since: from_sql(row.get(22)),
+            stale: row.get(23),
         }),
     }
 }
@@ -288,6 +292,10 @@ fn device(row: &Row) -> DeviceRecord {
 const IP_ORDER: &str = "CASE WHEN d.ip ~ '^((25[0-5]|2[0-4]\\d|1?\\d?\\d)(\\.|$)){4}$' \
      THEN d.ip::inet END, d.ip COLLATE \"C\"";
 
+/// The text in which is searched.
+const SEARCHED: &str = "concat_ws(E'\\n', d.name, d.ip, d.building, d.floor, d.room, \
+                        d.device_type, d.driver)";
+
 const FILTER: &str = "
      WHERE ($1::bigint IS NULL OR d.site_id = $1)
        AND ($2::text IS NULL OR lower(d.driver) = lower($2))
@@ -296,12 +304,10 @@ const FILTER: &str = "
        AND ($5::text IS NULL OR coalesce(d.floor, '') = $5)
        AND ($6::text IS NULL OR coalesce(d.room, '') = $6)
        AND ($7::text IS NULL OR coalesce(t.verdict, 'unknown') = $7)
-       AND ($8::text IS NULL OR coalesce(t.status, 'unknown') = $8)
-       AND ($9::text IS NULL OR strpos(lower(concat_ws(E'\\n', d.name, d.ip, d.building, d.floor,
-                                   d.room, d.device_type, d.driver)), lower($9)) > 0)";
+       AND ($8::text IS NULL OR coalesce(t.status, 'unknown') = $8)";
 
 impl DeviceFilter {
-    fn parameters(&self) -> Vec<(&(dyn ToSql + Sync), Type)> {
+    fn parameters<'a>(&'a self, text: &'a Option<String>) -> Vec<(&'a (dyn ToSql + Sync), Type)> {
         let mut parameters: Vec<(&(dyn ToSql + Sync), Type)> = vec![(&self.site_id, Type::INT8)];
         for text in [
             &self.driver,
@@ -311,7 +317,7 @@ impl DeviceFilter {
             &self.room,
             &self.verdict,
             &self.status,
-            &self.text,
+            text,
         ] {
             parameters.push((text, Type::TEXT));
         }
@@ -492,18 +498,21 @@ impl Store {
         } else {
             order.replace("{}", down)
         };
+        let text = folded(SEARCHED);
         let query = format!(
             "SELECT {DEVICE_COLUMNS}
                FROM devices d JOIN sites s ON s.id = d.site_id
-               LEFT JOIN device_states t ON t.device_id = d.id
-             {FILTER}
+               JOIN device_current t ON t.device_id = d.id
+             {FILTER} AND ($9::text IS NULL OR strpos({text}, $9) > 0)
               ORDER BY {order}, d.id LIMIT $10 OFFSET $11"
         );
         let count = format!(
-            "SELECT count(*) FROM devices d LEFT JOIN device_states t ON t.device_id = d.id {FILTER}"
+            "SELECT count(*) FROM devices d JOIN device_current t ON t.device_id = d.id {FILTER}
+                AND ($9::text IS NULL OR strpos({text}, $9) > 0)"
         );
+        let searched = filter.text.as_deref().map(fold);
         self.run(|client| {
-            let filters = filter.parameters();
+            let filters = filter.parameters(&searched);
             let total = client
                 .query_typed_opt(&count, &filters)?
                 .map_or(0, |row| row.get(0));
@@ -525,7 +534,7 @@ impl Store {
                 &format!(
                     "SELECT {DEVICE_COLUMNS}
                        FROM devices d JOIN sites s ON s.id = d.site_id
-                       LEFT JOIN device_states t ON t.device_id = d.id
+                       JOIN device_current t ON t.device_id = d.id
                       WHERE d.id = $1"
                 ),
                 &[(&id, Type::INT8)],

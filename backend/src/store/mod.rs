@@ -17,6 +17,7 @@
 //! | [`transfer`] | many devices at once |
 //! | [`alerts`] | alerts and maintenance windows |
 //! | [`channels`] | channels, and the messages that wait for them |
+//! | [`fold`] | text without case and accents |
 //! | [`history`] | the history's months, and each device's days |
 //! | [`pages`] | what the web interface shows |
 //! | [`versions`] | the history of configurations, and the way back |
@@ -31,6 +32,7 @@ pub mod config;
 mod connector;
 pub mod devices;
 mod error;
+pub mod fold;
 pub mod history;
 pub mod inventory;
 pub mod listen;

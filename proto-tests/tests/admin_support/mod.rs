@@ -10,6 +10,7 @@
 
 use std::io::Write as _;
 use std::process::{Output, Stdio};
+use std::sync::Mutex;
 
 use av_proto_tests::pg::Database;
 use av_proto_tests::process::{Answer, Backend, backend_command};
@@ -22,7 +23,7 @@ pub const PASSWORD: &str = "correct horse battery";
 /// A database, a backend on it, and a user of each role with an API token.
 pub struct Office {
     pub backend: Backend,
-    pub sql: Client,
+    pub sql: Mutex<Client>,
     pub db: Database<'static>,
     pub viewer: String,
     pub editor: String,
@@ -141,7 +142,7 @@ impl Office {
             answer.json()["token"].as_str().unwrap().to_owned()
         };
         let (viewer, editor, admin) = (token("viewer"), token("editor"), token("admin"));
-        let sql = db.connect();
+        let sql = Mutex::new(db.connect());
         Self {
             backend,
             sql,
@@ -204,8 +205,13 @@ impl Office {
 
     /// The first column of the first row.
     #[track_caller]
-    pub fn one<T: for<'a> postgres::types::FromSql<'a>>(&mut self, query: &str) -> T {
-        self.sql.query_one(query, &[]).unwrap().get(0)
+    pub fn one<T: for<'a> postgres::types::FromSql<'a>>(&self, query: &str) -> T {
+        self.sql
+            .lock()
+            .unwrap()
+            .query_one(query, &[])
+            .unwrap()
+            .get(0)
     }
 }
 
