@@ -10,10 +10,8 @@ DO $$ BEGIN PERFORM pg_advisory_lock(7209411230417735); END $$;
 
 -- How seriously a fault of the device is to be taken. No part of the
 -- configuration that an agent gets.
-ALTER TABLE devices ADD COLUMN IF NOT EXISTS alert_severity TEXT NOT NULL DEFAULT 'critical';
-ALTER TABLE devices DROP CONSTRAINT IF EXISTS devices_alert_severity;
-ALTER TABLE devices ADD CONSTRAINT devices_alert_severity
-    CHECK (alert_severity IN ('warning', 'critical'));
+ALTER TABLE devices ADD COLUMN IF NOT EXISTS alert_severity TEXT NOT NULL DEFAULT 'critical'
+    CONSTRAINT devices_alert_severity CHECK (alert_severity IN ('warning', 'critical'));
 
 ALTER TABLE site_agents
     -- The longest time between two reports when the newest came: an agent

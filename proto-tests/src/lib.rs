@@ -5,3 +5,4 @@ pub mod fake_backend;
 pub mod pg;
 pub mod pjlink_sim;
 pub mod process;
+pub mod smtp_sink;
