@@ -148,6 +148,9 @@ pub struct DevicePage {
     pub last_seen: Option<Timestamp>,
     /// The newest observation that found it online.
     pub last_ok_at: Option<Timestamp>,
+    /// The verdict of the last report, where none came for so long that
+    /// nothing is known any more.
+    pub was: Option<String>,
 }
 
 impl DevicePage {
@@ -333,7 +336,8 @@ fn site(row: &Row) -> SitePage {
 const DEVICES: &str = "
     SELECT d.id, d.site_id, s.name, s.timezone, d.name, d.ip, d.device_type, d.driver,
            coalesce(d.building, ''), coalesce(d.floor, ''), coalesce(d.room, ''),
-           c.status, c.verdict, coalesce(c.detail, ''), c.verdict_since, c.last_seen, c.last_ok_at";
+           c.status, c.verdict, coalesce(c.detail, ''), c.verdict_since, c.last_seen, c.last_ok_at,
+           CASE WHEN c.stale THEN c.reported_verdict END";
 
 fn device(row: &Row) -> DevicePage {
     DevicePage {
@@ -354,6 +358,7 @@ fn device(row: &Row) -> DevicePage {
         since: time(row, 14),
         last_seen: time(row, 15),
         last_ok_at: time(row, 16),
+        was: row.get(17),
     }
 }
 
@@ -416,9 +421,9 @@ impl Store {
                 (
                     device(&row),
                     DeviceDetail {
-                        expectations: row.get(17),
-                        metrics: row.get(18),
-                        holds_s: row.get(19),
+                        expectations: row.get(18),
+                        metrics: row.get(19),
+                        holds_s: row.get(20),
                     },
                 )
             }))

@@ -34,6 +34,7 @@ static ASSETS: &[Asset] = &[
     asset!("device_form.js", JS),
     asset!("alerts.js", JS),
     asset!("users.js", JS),
+    asset!("account.js", JS),
     asset!("version.js", JS),
     asset!("import.js", JS),
 ];

@@ -274,6 +274,11 @@ pub(super) const CATALOGUE: &[(&str, &str, &str)] = &[
     ("device.history", "History", "Historique"),
     ("device.changes", "Changes", "Changements"),
     ("history.none", "Not observed", "Non observé"),
+    (
+        "device.was",
+        "No report any more; the last one said: {}",
+        "Plus de rapport ; le dernier disait : {}",
+    ),
     ("device.seen", "Last report", "Dernier rapport"),
     ("device.ok_at", "Last online", "Dernière fois en ligne"),
     ("device.status", "Answers", "Répond"),
@@ -431,6 +436,35 @@ pub(super) const CATALOGUE: &[(&str, &str, &str)] = &[
         "role.admin",
         "Administrator: manages users",
         "Administrateur : gère les utilisateurs",
+    ),
+    // One's own account.
+    ("account", "Account", "Compte"),
+    ("account.old", "Present password", "Mot de passe actuel"),
+    ("account.tokens", "API tokens", "Jetons d'API"),
+    (
+        "account.tokens.hint",
+        "For scripts: they may do what you may, sent as Authorization: Bearer.",
+        "Pour les scripts : ils peuvent ce que vous pouvez, envoyés dans Authorization: Bearer.",
+    ),
+    ("account.used", "Last used", "Dernière utilisation"),
+    ("account.expires", "Ends", "Expire"),
+    ("account.revoke", "Revoke", "Révoquer"),
+    (
+        "account.revoke.ask",
+        "Revoke this token? What uses it no longer gets in.",
+        "Révoquer ce jeton ? Ce qui l'utilise n'aura plus accès.",
+    ),
+    ("account.token.name", "What it is for", "À quoi il sert"),
+    (
+        "account.token.days",
+        "Days (empty: for good)",
+        "Jours (vide : sans fin)",
+    ),
+    ("account.token.add", "Make a token", "Créer un jeton"),
+    (
+        "account.token.once",
+        "The token is shown this once: copy it now.",
+        "Le jeton n'est affiché qu'une fois : copiez-le maintenant.",
     ),
     // Scripts.
     ("js.ago", "{} ago", "il y a {}"),

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 
 use super::i18n::Lang;
-use crate::store::pages::{AlertPage, SitePage, Tally};
+use crate::store::pages::{AlertPage, DevicePage, SitePage, Tally};
 use crate::store::users::Role;
 
 /// A value, however often a template borrows it.
@@ -124,6 +124,15 @@ impl Frame {
         match &alert.device {
             Some(name) => name.clone(),
             None => self.lang.t("alert.silent").to_owned(),
+        }
+    }
+
+    /// What is to be said of a device: what its agent said, while it says
+    /// something.
+    pub(super) fn detail(&self, device: &DevicePage) -> String {
+        match &device.was {
+            Some(verdict) => self.lang.with("device.was", self.lang.worst(verdict)),
+            None => device.detail.clone(),
         }
     }
 

@@ -230,7 +230,7 @@ mod tests {
                         .map(|key| format!("js.{key}"))
                         .collect()
                 } else if name.ends_with(".html") {
-                    literals(&text, &[".t(\""])
+                    literals(&text, &[".t(\"", ".with(\""])
                 } else if name == "i18n.rs" {
                     Vec::new()
                 } else {

@@ -6,12 +6,13 @@
 //! | module | what it holds |
 //! |---|---|
 //! | `door` | log-in and the first user |
-//! | `dashboard`, `site`, `device`, `versions`, `alerts`, `users` | a page each, with its forms |
+//! | `dashboard`, `site`, `device`, `versions`, `alerts`, `users`, `account` | a page each, with its forms |
 //! | `chart` | a device's history as SVG |
 //! | `html` | what pages have around them, and pieces that they share |
 //! | `i18n`, `catalogue` | English and French |
 //! | `assets` | style sheet and scripts |
 
+mod account;
 mod alerts;
 mod assets;
 mod catalogue;
@@ -95,6 +96,7 @@ pub(super) fn route(admin: &Admin, call: &Call<'_>) -> Option<Answer> {
         ["devices", device] => id(device).and_then(|id| device::page(admin, call, id)),
         ["devices", device, "edit"] => id(device).and_then(|id| device::edit(admin, call, id)),
         ["alerts"] => alerts::page(admin, call),
+        ["account"] => account::page(admin, call),
         ["users"] => users::page(admin, call),
         _ => Err(Problem::None),
     };

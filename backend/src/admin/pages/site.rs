@@ -116,7 +116,7 @@ pub(super) fn live(admin: &Admin, call: &Call<'_>, id: i64) -> Result<Answer, Pr
             .into_iter()
             .map(|device| {
                 let since = device.since.map(|since| since.as_millisecond());
-                (device.id, (device.class(), device.detail, since))
+                (device.id, (device.class(), f.detail(&device), since))
             })
             .collect(),
     };
@@ -209,6 +209,7 @@ mod tests {
             since: None,
             last_seen: None,
             last_ok_at: None,
+            was: None,
         }
     }
 
