@@ -38,6 +38,9 @@ pub enum ServeError {
     Failed(String),
 }
 
+/// What a thread of upkeep does until the stop signal.
+type Work = fn(&Store, &upkeep::Settings, &Stop);
+
 /// Serves until SIGTERM or SIGINT. A database that is not there yet, or goes
 /// away, is waited for; requests are answered with 503 meanwhile.
 ///
@@ -81,7 +84,7 @@ pub fn serve(
 
     let mut running = Vec::new();
     let upkeep = Arc::new(upkeep);
-    let works: [(&str, fn(&Store, &upkeep::Settings, &Stop)); 3] = [
+    let works: [(&str, Work); 3] = [
         ("alerts", upkeep::alerts),
         ("history", upkeep::history),
         ("notify", |store, settings, stop| {

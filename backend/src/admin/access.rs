@@ -237,11 +237,10 @@ pub(super) fn check_forgery(
         media.as_str(),
         "application/x-www-form-urlencoded" | "multipart/form-data" | "text/plain"
     );
+    let names_its_media = !media.is_empty() || body.is_empty();
     let proven = request.headers.get("x-csrf-token").is_some_and(right)
         || (media == "application/x-www-form-urlencoded" && in_form() == Some(true))
-        || (!form_like
-            && page(admin, request) == Page::Own
-            && !(media.is_empty() && !body.is_empty()));
+        || (!form_like && names_its_media && page(admin, request) == Page::Own);
     if proven {
         Ok(())
     } else {
