@@ -67,7 +67,7 @@ fn an_agent_that_is_silent_for_three_intervals_is_an_alert_and_its_devices_are_u
     age(&mut desk, 6);
     desk.wait_for_rounds();
     let fault = ("fault".to_owned(), Some("10.0.0.2".to_owned()));
-    assert_eq!(desk.open_alerts(), [fault.clone()]);
+    assert_eq!(desk.open_alerts(), std::slice::from_ref(&fault));
     assert_eq!(device(&desk, "10.0.0.1")["verdict"], "ok");
 
     age(&mut desk, 1);
