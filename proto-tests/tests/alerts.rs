@@ -572,9 +572,31 @@ fn a_channel_hears_of_its_site_and_severity_alone() {
 
     desk.add_device("10.0.0.1", "101");
     desk.add_device("10.0.0.2", "102");
-    desk.sql
-        .batch_execute("UPDATE devices SET alert_severity = 'warning' WHERE ip = '10.0.0.2'")
-        .unwrap();
+    let id: i64 = desk.one("SELECT id FROM devices WHERE ip = '10.0.0.2'");
+    let hash = |desk: &Desk| {
+        desk.backend
+            .get(&format!("/config/{}", alerts_support::SITE_TOKEN))
+            .json()["config_hash"]
+            .clone()
+    };
+    let before = (
+        hash(&desk),
+        desk.get(&format!("/admin/sites/{}/versions", desk.site)),
+    );
+    let path = format!("/admin/devices/{id}/severity");
+    let refused = desk.ask("PUT", &path, Some(&json!({"severity": "mild"})));
+    assert_eq!(refused.status, 422);
+    let set = desk.ask("PUT", &path, Some(&json!({"severity": "warning"})));
+    assert_eq!(
+        (set.status, set.json()),
+        (200, json!({"severity": "warning"}))
+    );
+    // No part of what the agent gets, and no version of it.
+    let after = (
+        hash(&desk),
+        desk.get(&format!("/admin/sites/{}/versions", desk.site)),
+    );
+    assert_eq!(after, before);
     for verdict in ["fault", "ok"] {
         desk.report(&[("10.0.0.1", verdict), ("10.0.0.2", verdict)]);
         desk.wait("nothing waits", |desk| {

@@ -147,6 +147,24 @@ fn finished_days_are_computed_and_a_late_report_has_its_day_computed_anew() {
         day(desk, device, &yesterday)
     });
     assert_eq!(first[..2], [4530, 0]);
+    let path = format!("/admin/devices/{device}/days");
+    let shown = desk.get(&path);
+    assert_eq!(
+        shown["days"].as_array().unwrap().last().unwrap()["ok_s"],
+        4530,
+        "{shown}"
+    );
+    assert_eq!(
+        desk.get(&format!("{path}?limit=1"))["days"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+    assert_eq!(
+        desk.ask("GET", "/admin/devices/999999/days", None).status,
+        404
+    );
     let today: i64 = desk.one(
         "SELECT count(*) FROM device_days WHERE day >= (now() AT TIME ZONE 'Europe/Paris')::date",
     );

@@ -10,6 +10,8 @@
 //! | `GET, POST /admin/channels`, `GET, PUT, DELETE /admin/channels/{id}` | channels |
 //! | `POST /admin/channels/{id}/test` | sends a message that tells of nothing |
 //! | `GET /admin/channels/{id}/messages` | what was sent and what waits |
+//! | `GET /admin/devices/{id}/days` | `?limit=`: how long the device was what, by the day |
+//! | `GET, PUT /admin/devices/{id}/severity` | `{"severity": "warning"}`: of its alerts to come |
 
 use av_proto::FieldError;
 use av_proto::schedule::zone;
@@ -96,6 +98,17 @@ pub(super) fn route(admin: &Admin, call: &Call<'_>) -> Option<Answer> {
             (Method::Get, Some(id)) => messages(admin, call, id),
             (Method::Get, None) => Err(nothing("channel")),
             _ => Ok(call.only("GET, HEAD")),
+        },
+        ["devices", id, "days"] => match (&call.method, input::id(id)) {
+            (Method::Get, Some(id)) => days(admin, call, id),
+            (Method::Get, None) => Err(nothing("device")),
+            _ => Ok(call.only("GET, HEAD")),
+        },
+        ["devices", id, "severity"] => match (&call.method, input::id(id)) {
+            (Method::Get | Method::Put, None) => Err(nothing("device")),
+            (Method::Get, Some(id)) => severity(admin, id),
+            (Method::Put, Some(id)) => put_severity(admin, call, id),
+            _ => Ok(call.only("GET, HEAD, PUT")),
         },
         _ => return None,
     };
@@ -695,6 +708,49 @@ fn messages(admin: &Admin, call: &Call<'_>, id: i64) -> Result<Answer, Answer> {
     let limit = input::number(call.query, "limit", 50, (1, 500))?;
     let messages = admin.store.channel_messages(id, limit)?;
     Ok(Answer::json(200, &json!({"messages": messages})))
+}
+
+// --------------------------------------------------------------- devices
+
+fn days(admin: &Admin, call: &Call<'_>, id: i64) -> Result<Answer, Answer> {
+    let limit = input::number(call.query, "limit", 400, (1, 4000))?;
+    if admin.store.alert_severity(id)?.is_none() {
+        return Err(nothing("device"));
+    }
+    let days = admin.store.device_days(id, limit)?;
+    Ok(Answer::json(200, &json!({"days": days})))
+}
+
+fn severity(admin: &Admin, id: i64) -> Result<Answer, Answer> {
+    let severity = admin
+        .store
+        .alert_severity(id)?
+        .ok_or_else(|| nothing("device"))?;
+    Ok(Answer::json(200, &json!({"severity": severity})))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Severity {
+    severity: String,
+}
+
+fn put_severity(admin: &Admin, call: &Call<'_>, id: i64) -> Result<Answer, Answer> {
+    let given: Severity = input::read_json(call.body)?;
+    if !matches!(given.severity.as_str(), "warning" | "critical") {
+        return Err(input::invalid_field(
+            "severity",
+            "is not warning or critical",
+        ));
+    }
+    let actor = call.caller.actor();
+    if !admin
+        .store
+        .set_alert_severity(&actor, id, &given.severity)?
+    {
+        return Err(nothing("device"));
+    }
+    severity(admin, id)
 }
 
 #[cfg(test)]

@@ -462,6 +462,53 @@ impl Store {
         Ok(done.is_ok())
     }
 
+    /// How seriously a device's faults are to be taken; `None` where there is
+    /// no such device.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn alert_severity(&self, device_id: i64) -> Result<Option<String>, StoreError> {
+        self.run(|client| {
+            let row = client.query_typed_opt(
+                "SELECT alert_severity FROM devices WHERE id = $1",
+                &[(&device_id, Type::INT8)],
+            )?;
+            Ok(row.map(|row| row.get(0)))
+        })
+    }
+
+    /// Sets how seriously a device's faults are to be taken from now on.
+    /// Answers `false` where there is no such device.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn set_alert_severity(
+        &self,
+        actor: &Actor,
+        device_id: i64,
+        severity: &str,
+    ) -> Result<bool, StoreError> {
+        let done = self.act(actor, |transaction| {
+            let Some(row) = transaction.query_opt(
+                "UPDATE devices SET alert_severity = $2 WHERE id = $1 RETURNING site_id, name",
+                &[&device_id, &severity],
+            )?
+            else {
+                return Ok(Err(()));
+            };
+            let name: String = row.get(1);
+            let deed = Deed {
+                action: "device.severity",
+                target: format!("device {device_id} ({name})"),
+                site_id: row.get(0),
+                detail: json!({"severity": severity}),
+            };
+            audit::record(transaction, actor, &deed)?;
+            Ok(Ok(()))
+        })?;
+        Ok(done.is_ok())
+    }
+
     /// The maintenance windows of one site, or of all, the latest first. Past
     /// ones only where they are asked for.
     ///
