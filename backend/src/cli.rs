@@ -256,7 +256,9 @@ impl Failure {
 /// Runs the command line of this process.
 #[must_use]
 pub fn run() -> ExitCode {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+    // The schema says at each start what is there already: no news.
+    let quiet = env_logger::Env::default().default_filter_or("info,postgres=warn");
+    env_logger::Builder::from_env(quiet).init();
     match execute(Cli::parse().command) {
         Ok(code) => code,
         Err(failure) => {
