@@ -21,6 +21,8 @@ use crate::upkeep;
 const END_LIMIT: Duration = Duration::from_millis(1500);
 /// Between two looks at a schema that is not there.
 const MIGRATE_EVERY: Duration = Duration::from_millis(500);
+/// One for each thread of the upkeep.
+const UPKEEP_CONNECTIONS: usize = 3;
 /// Between two rounds of housekeeping.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(3600);
 
@@ -84,6 +86,7 @@ pub fn serve(
 
     let mut running = Vec::new();
     let upkeep = Arc::new(upkeep);
+    let unasked = Arc::new(store.beside(UPKEEP_CONNECTIONS));
     let works: [(&str, Work); 3] = [
         ("alerts", upkeep::alerts),
         ("history", upkeep::history),
@@ -93,7 +96,7 @@ pub fn serve(
     ];
     for (name, work) in works {
         let (panicked, work_stop) = (app.clone(), stop.clone());
-        let (store, upkeep) = (store.clone(), upkeep.clone());
+        let (store, upkeep) = (unasked.clone(), upkeep.clone());
         running.push(threads::spawn(
             name,
             move || panicked.note_panic(),

@@ -85,12 +85,16 @@ fn history_round(store: &Store, settings: &Settings, stop: &Stop) -> Result<(), 
     Ok(())
 }
 
-/// Says an error once while it lasts.
+/// Says an error once while it lasts. A database that is not available is said
+/// by the pool of connections.
 #[derive(Default)]
-struct Complaint(String);
+pub(crate) struct Complaint(String);
 
 impl Complaint {
-    fn say(&mut self, what: &str, error: &StoreError) {
+    pub(crate) fn say(&mut self, what: &str, error: &StoreError) {
+        if matches!(error, StoreError::Unavailable(_)) {
+            return;
+        }
         let error = error.to_string();
         if error != self.0 {
             log::warn!("{what}: {error}");
@@ -98,7 +102,7 @@ impl Complaint {
         }
     }
 
-    fn over(&mut self) {
+    pub(crate) fn over(&mut self) {
         self.0.clear();
     }
 }

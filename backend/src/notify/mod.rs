@@ -28,6 +28,7 @@ pub use mail::{Mail, MailError};
 use crate::stop::Stop;
 use crate::store::channels::{Claimed, Destination, Sent};
 use crate::store::{Store, StoreError};
+use crate::upkeep::Complaint;
 use message::Body;
 use webhook::Webhooks;
 
@@ -68,20 +69,14 @@ pub fn run(store: &Store, settings: &Settings, stop: &Stop) {
         settings,
         webhooks: Webhooks::new(settings.timeout),
     };
-    let mut said = String::new();
+    let mut complaint = Complaint::default();
     while !stop.wait(settings.every) {
         if !store.is_ready() {
             continue;
         }
         match sender.round(store, stop) {
-            Ok(()) => said.clear(),
-            Err(error) => {
-                let error = error.to_string();
-                if error != said {
-                    log::warn!("no notifications: {error}");
-                    said = error;
-                }
-            }
+            Ok(()) => complaint.over(),
+            Err(error) => complaint.say("no notifications", &error),
         }
     }
 }

@@ -48,6 +48,7 @@ pub mod transfer;
 pub mod users;
 pub mod versions;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use postgres::Client;
@@ -66,7 +67,7 @@ pub struct Store {
     connector: Connector,
     pool: Pool,
     /// The schema is there and up to date.
-    ready: AtomicBool,
+    ready: Arc<AtomicBool>,
 }
 
 impl Store {
@@ -77,7 +78,19 @@ impl Store {
         Self {
             pool: Pool::new(connector.clone(), connections.max(1)),
             connector,
-            ready: AtomicBool::new(false),
+            ready: Arc::new(AtomicBool::new(false)),
+        }
+    }
+
+    /// The same database over connections of its own. What looks at it
+    /// unasked has these: it takes none from requests, and what it finds out
+    /// of a database that is down refuses none.
+    #[must_use]
+    pub fn beside(&self, connections: usize) -> Self {
+        Self {
+            pool: Pool::new(self.connector.clone(), connections.max(1)),
+            connector: self.connector.clone(),
+            ready: self.ready.clone(),
         }
     }
 

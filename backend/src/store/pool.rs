@@ -255,6 +255,13 @@ impl Shared {
     }
 }
 
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        state.idle.drain(..).for_each(bury);
+    }
+}
+
 impl Pooled<'_> {
     pub(super) fn client(&mut self) -> Option<&mut Client> {
         self.client.as_mut()
