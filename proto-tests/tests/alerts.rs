@@ -627,6 +627,14 @@ fn a_channel_hears_of_its_site_and_severity_alone() {
     );
     assert_eq!(told(&lyon), []);
     assert_eq!(told(&off), []);
+
+    // A site goes with its alerts, also where somebody waits to hear of them.
+    desk.report(&[("10.0.0.1", "fault"), ("10.0.0.2", "fault")]);
+    let site = desk.site;
+    desk.sql
+        .execute("DELETE FROM sites WHERE id = $1", &[&site])
+        .unwrap();
+    assert_eq!(desk.one::<i64>("SELECT count(*) FROM alerts"), 0);
 }
 
 #[test]
