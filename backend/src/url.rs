@@ -30,12 +30,6 @@ impl Query {
             .iter()
             .map(|(key, value)| (key.as_str(), value.as_str()))
     }
-
-    /// Whether a flag is set: `?name`, `?name=1` or `?name=true`.
-    pub(crate) fn flag(&self, name: &str) -> bool {
-        self.get(name)
-            .is_some_and(|value| matches!(value, "" | "1" | "true" | "yes"))
-    }
 }
 
 /// The segments of an absolute path, decoded; `/` has none. `None` where they
@@ -104,8 +98,7 @@ mod tests {
         let query = Query::parse("a=1&b=x+y%26&&flag&a=2&off=0").unwrap();
         assert_eq!(query.get("a"), Some("1"));
         assert_eq!(query.get("b"), Some("x y&"));
-        assert!(query.flag("flag") && query.flag("a"));
-        assert!(!query.flag("off") && !query.flag("absent"));
+        assert_eq!((query.get("flag"), query.get("absent")), (Some(""), None));
         assert_eq!(Query::parse("%FF"), None);
     }
 

@@ -810,7 +810,8 @@ fn a_dry_run_shows_what_an_import_would_change() {
         json!([{"ip": "10.0.0.3", "name": "Projecteur Salle A"}])
     );
     let changed = difference["changed"].as_array().unwrap();
-    // The cells on their own replace the section of the first too.
+    assert_eq!(changed.len(), 1);
+    assert_eq!(difference["unchanged"], 1, "the mask is what is stored");
     let renamed = changed
         .iter()
         .find(|device| device["ip"] == "10.0.0.2")
@@ -858,7 +859,8 @@ fn a_dry_run_shows_what_an_import_would_change() {
     assert_eq!(ips, ["10.0.0.1", "10.0.0.2", "10.0.0.9"]);
     assert_eq!(config["devices"][0]["pjlink"]["password"], "geheim7");
     assert_eq!(config["devices"][1]["pjlink"]["password"], "other");
-    // A column that is not there stays as it was.
+    // A column that is not there stays as it was, in an object too.
+    assert_eq!(config["devices"][1]["pjlink"]["timeout_s"], 2);
     assert_eq!(config["devices"][1]["building"], "Bâtiment A");
 
     // Without mode=replace nothing is removed.
@@ -949,4 +951,62 @@ fn an_import_is_all_or_nothing_and_names_row_and_field() {
         ["mode"]
     );
     assert_error(&office.import(&query, JSON, "{"), 400, "is not JSON");
+}
+
+/// The methods of an `Allow` header, HEAD aside.
+fn allowed(answer: &Answer) -> BTreeSet<String> {
+    answer.headers["allow"]
+        .split(", ")
+        .filter(|method| *method != "HEAD")
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn the_openapi_document_is_what_the_routes_are() {
+    let office = Office::open();
+    let answer = office.backend.get("/openapi.json");
+    assert_eq!(answer.headers["content-type"], "application/json");
+    let document = answer.json();
+    assert_eq!(document["openapi"], "3.1.0");
+    let mut operations = BTreeSet::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        let documented: BTreeSet<String> = item
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(|method| method.to_uppercase())
+            .collect();
+        let path = path
+            .replace("{code}", "0000")
+            .replace("{id}", "1")
+            .replace("{revision}", "1")
+            .replace("{other}", "1");
+        let other = office.send(&office.admin, "OPTIONS", &path, &[], None);
+        assert_eq!(other.status, 405, "{path}: {other:?}");
+        let there = allowed(&other);
+        assert_eq!(there, documented, "{path}");
+        for (method, operation) in item.as_object().unwrap() {
+            let id = operation["operationId"].as_str().unwrap().to_owned();
+            assert!(operations.insert(id), "{path} {method}");
+            let answer = office.send(
+                &office.admin,
+                &method.to_uppercase(),
+                &path,
+                &[JSON],
+                (method != "get" && method != "delete").then_some(b"{"),
+            );
+            assert_ne!(answer.status, 405, "{method} {path}");
+            assert!(
+                !answer.body.contains("there is nothing here"),
+                "{method} {path}: {answer:?}"
+            );
+            let status = answer.status.to_string();
+            assert!(
+                !operation["responses"][&status].is_null(),
+                "{method} {path} answers {status}, which is not documented"
+            );
+        }
+    }
+    assert!(operations.len() > 45, "{operations:?}");
 }

@@ -300,7 +300,9 @@ impl WindowDocument {
 
 fn list_windows(admin: &Admin, call: &Call<'_>) -> Result<Answer, Answer> {
     let site = input::optional_id(call.query, "site_id")?;
-    let windows = admin.store.windows(site, call.query.flag("past"))?;
+    let windows = admin
+        .store
+        .windows(site, input::flag(call.query, "past")?)?;
     Ok(Answer::json(200, &json!({"windows": windows})))
 }
 

@@ -46,8 +46,59 @@ impl RowError {
 /// The fields of a device, as far as a row has them.
 pub(super) type Members = BTreeMap<String, Option<Box<RawValue>>>;
 
-/// A row with its number.
-pub(super) type NumberedRow = (u64, Members);
+/// A device of a file.
+#[derive(Debug)]
+pub(super) struct Row {
+    /// The line in a CSV file, the place from 1 in a JSON array.
+    pub(super) number: u64,
+    /// The fields that stand for themselves.
+    pub(super) members: Members,
+    /// The parts of `driver_config` and `expectations` that have columns of
+    /// their own.
+    pub(super) parts: BTreeMap<String, Map<String, Value>>,
+}
+
+impl Row {
+    /// The fields, with the parts put over what the row has as a whole, or
+    /// else over what is stored.
+    ///
+    /// # Errors
+    /// A field that is not an object.
+    pub(super) fn complete(
+        self,
+        stored: impl Fn(&str) -> Option<String>,
+    ) -> Result<Members, RowError> {
+        let mut members = self.members;
+        for (root, parts) in self.parts {
+            let whole = match members.get(&root).and_then(Option::as_ref) {
+                Some(raw) => raw.get().to_owned(),
+                None => stored(&root).unwrap_or_else(|| "{}".to_owned()),
+            };
+            let merged = over(&whole, parts)
+                .map_err(|error| RowError::new(self.number, root.as_str(), error))?;
+            members.insert(root, Some(merged));
+        }
+        Ok(members)
+    }
+}
+
+/// A JSON object with other members put over its own. What they do not touch
+/// stays as it is written, so that numbers keep every digit.
+fn over(whole: &str, parts: Map<String, Value>) -> Result<Box<RawValue>, serde_json::Error> {
+    let mut members: BTreeMap<String, Box<RawValue>> = serde_json::from_str(whole)?;
+    for (name, value) in parts {
+        let inner = members
+            .get(&name)
+            .map(|raw| raw.get())
+            .filter(|raw| raw.starts_with('{'));
+        let merged = match (inner, value) {
+            (Some(inner), Value::Object(parts)) => over(inner, parts)?,
+            (_, value) => serde_json::value::to_raw_value(&value)?,
+        };
+        members.insert(name, merged);
+    }
+    serde_json::value::to_raw_value(&members)
+}
 
 /// A cell that a spreadsheet would take for a formula is written with an
 /// apostrophe before it, and read without.
@@ -87,7 +138,7 @@ pub(super) fn write(rows: impl Iterator<Item = [String; 9]>) -> Result<String, c
 
 /// Reads rows: separated by comma, semicolon or tab, whichever the first line
 /// has most of.
-pub(super) fn read(text: &str) -> Result<Vec<NumberedRow>, Vec<RowError>> {
+pub(super) fn read(text: &str) -> Result<Vec<Row>, Vec<RowError>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let first = text.lines().next().unwrap_or_default();
     let count = |separator: char| first.matches(separator).count();
@@ -133,8 +184,12 @@ pub(super) fn read(text: &str) -> Result<Vec<NumberedRow>, Vec<RowError>> {
             ));
             continue;
         }
-        match members(&heads, &record) {
-            Ok(members) => rows.push((line, members)),
+        match cells(&heads, &record) {
+            Ok((members, parts)) => rows.push(Row {
+                number: line,
+                members,
+                parts,
+            }),
             Err((field, problem)) => errors.push(RowError::new(line, field, problem)),
         }
     }
@@ -168,15 +223,18 @@ fn check_heads(heads: &[String]) -> Vec<RowError> {
     errors
 }
 
-fn members(heads: &[String], record: &csv::StringRecord) -> Result<Members, (String, String)> {
+/// The fields of a row, and the parts that have columns of their own.
+type Cells = (Members, BTreeMap<String, Map<String, Value>>);
+
+fn cells(heads: &[String], record: &csv::StringRecord) -> Result<Cells, (String, String)> {
     let mut members = Members::new();
-    let mut nested: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
+    let mut parts: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
     for (i, head) in heads.iter().enumerate() {
         let cell = unguarded(record.get(i).unwrap_or_default()).trim();
         if let Some((root, path)) = head.split_once('.') {
-            let object = nested.entry(root).or_default();
             if !cell.is_empty() {
                 let path: Vec<&str> = path.split('.').collect();
+                let object = parts.entry(root.to_owned()).or_default();
                 set(object, &path, cell).map_err(|problem| (head.clone(), problem))?;
             }
             continue;
@@ -191,18 +249,7 @@ fn members(heads: &[String], record: &csv::StringRecord) -> Result<Members, (Str
         };
         members.insert(head.clone(), Some(raw));
     }
-    for (root, object) in nested {
-        // The cells on their own stand before the same in the whole.
-        let whole = match members.get(root).and_then(Option::as_ref) {
-            Some(raw) => serde_json::from_str(raw.get())
-                .map_err(|error| (root.to_owned(), format!("is not an object: {error}")))?,
-            None => Map::new(),
-        };
-        let merged = Value::Object(merge(whole, object)).to_string();
-        let raw = RawValue::from_string(merged).map_err(|e| (root.to_owned(), e.to_string()))?;
-        members.insert(root.to_owned(), Some(raw));
-    }
-    Ok(members)
+    Ok((members, parts))
 }
 
 fn set(object: &mut Map<String, Value>, path: &[&str], cell: &str) -> Result<(), String> {
@@ -228,23 +275,13 @@ fn set(object: &mut Map<String, Value>, path: &[&str], cell: &str) -> Result<(),
     }
 }
 
-fn merge(mut whole: Map<String, Value>, over: Map<String, Value>) -> Map<String, Value> {
-    for (name, value) in over {
-        let merged = match (whole.remove(&name), value) {
-            (Some(Value::Object(old)), Value::Object(new)) => Value::Object(merge(old, new)),
-            (_, value) => value,
-        };
-        whole.insert(name, merged);
-    }
-    whole
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn shown(row: &NumberedRow) -> String {
-        serde_json::to_string(&row.1).unwrap()
+    fn shown(row: &Row) -> String {
+        assert!(row.parts.is_empty());
+        serde_json::to_string(&row.members).unwrap()
     }
 
     #[test]
@@ -266,7 +303,7 @@ mod tests {
         let rows = read(&text).unwrap();
         assert_eq!(rows.len(), 1);
         for (column, cell) in COLUMNS.iter().zip(&cells) {
-            let raw = rows[0].1[*column].as_ref().unwrap().get();
+            let raw = rows[0].members[*column].as_ref().unwrap().get();
             if column.contains("config") || *column == "expectations" {
                 assert_eq!(raw, cell);
             } else {
@@ -296,13 +333,32 @@ mod tests {
              10.0.0.2,,,,\n",
         )
         .unwrap();
+        let complete = |row: Row| {
+            let members = row.complete(|_| Some("{\"kept\": 0.10}".to_owned()));
+            serde_json::to_string(&members.unwrap()).unwrap()
+        };
+        let shown: Vec<String> = rows.into_iter().map(complete).collect();
         assert_eq!(
-            shown(&rows[0]),
-            r#"{"driver_config":{"pjlink":{"password":"1234","port":4352,"timeout_s":3}},"expectations":{"always_on":true},"ip":"10.0.0.1"}"#
+            shown,
+            [
+                r#"{"driver_config":{"pjlink":{"password":"1234","port":4352,"timeout_s":3}},"expectations":{"always_on":true,"kept":0.10},"ip":"10.0.0.1"}"#,
+                r#"{"driver_config":{},"ip":"10.0.0.2"}"#,
+            ]
         );
+    }
+
+    #[test]
+    fn what_has_no_column_stays_as_it_is_stored() {
+        let mut rows = read("ip,driver_config.pjlink.port\n10.0.0.1,1\n").unwrap();
+        let stored =
+            r#"{"n": 123456789012345678901234567890, "pjlink": {"password": "x", "port": 2}}"#;
+        let members = rows
+            .remove(0)
+            .complete(|_| Some(stored.to_owned()))
+            .unwrap();
         assert_eq!(
-            shown(&rows[1]),
-            r#"{"driver_config":{},"expectations":{},"ip":"10.0.0.2"}"#
+            members["driver_config"].as_ref().unwrap().get(),
+            r#"{"n":123456789012345678901234567890,"pjlink":{"password":"x","port":1}}"#
         );
     }
 

@@ -14,7 +14,7 @@ use tiny_http::Method;
 use super::Admin;
 use super::context::{Call, Role};
 use super::draft::{Draft, Valid, changes};
-use super::input::{id, invalid, invalid_field, number, optional_id, read_json};
+use super::input::{flag, id, invalid, invalid_field, number, optional_id, read_json};
 use super::precondition::{self, if_match};
 use super::secrets::mask;
 use super::sites;
@@ -252,7 +252,7 @@ fn order(word: &str) -> Result<DeviceOrder, Answer> {
 }
 
 fn show(admin: &Admin, call: &Call<'_>, device: i64) -> Result<Answer, Answer> {
-    let reveal = call.query.flag("reveal");
+    let reveal = flag(call.query, "reveal")?;
     if reveal {
         call.require(Role::Editor)?;
     }

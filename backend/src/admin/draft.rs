@@ -124,6 +124,13 @@ impl Draft {
             return Err(errors);
         };
 
+        check_objects(
+            &mut errors,
+            &driver,
+            driver_config.as_deref(),
+            expectations.as_deref(),
+        );
+
         let ip = self.ip.trim();
         let document = format!(
             "{{\"ip\": {}, \"name\": {}, \"driver\": {}, \"driver_config\": {}, \"expectations\": {}}}",
@@ -179,6 +186,37 @@ impl Draft {
     }
 }
 
+/// Says where an object should be and something else is: serde would take an
+/// array for the fields of a struct in their order.
+fn check_objects(
+    errors: &mut Vec<FieldError>,
+    driver: &str,
+    driver_config: Option<&str>,
+    expectations: Option<&str>,
+) {
+    let read = |text: Option<&str>| -> Value {
+        text.and_then(|text| serde_json::from_str(text).ok())
+            .unwrap_or_default()
+    };
+    let (config, expected) = (read(driver_config), read(expectations));
+    let schedule = &expected["schedule"];
+    let rules = schedule["rules"].as_array().into_iter().flatten();
+    let mut places = vec![
+        (format!("driver_config.{driver}"), &config[driver]),
+        ("expectations".to_owned(), &expected),
+        ("expectations.schedule".to_owned(), schedule),
+    ];
+    for (i, rule) in rules.enumerate() {
+        places.push((format!("expectations.schedule.rules[{i}]"), rule));
+    }
+    errors.extend(
+        places
+            .into_iter()
+            .filter(|(_, value)| value.is_array())
+            .map(|(field, _)| FieldError::new(field, "is not an object")),
+    );
+}
+
 fn bounded(text: Option<String>, field: &str) -> Result<Option<String>, Vec<FieldError>> {
     match text {
         Some(text) if text.len() > JSON_MAX => Err(vec![FieldError::new(
@@ -200,6 +238,15 @@ fn sections(
     let beside: Vec<(&str, Box<RawValue>)> = [("snmp", snmp), ("pjlink", pjlink)]
         .into_iter()
         .filter_map(|(name, raw)| Some((name, raw?)))
+        .collect();
+    if let Some((name, _)) = beside
+        .iter()
+        .find(|(_, raw)| !raw.get().trim_start().starts_with('{'))
+    {
+        return Err(FieldError::new(*name, "is not an object"));
+    }
+    let beside: Vec<(&str, Box<RawValue>)> = beside
+        .into_iter()
         .filter(|(_, raw)| {
             // `{}` is how the contract says that there is none.
             serde_json::from_str::<BTreeMap<String, IgnoredAny>>(raw.get())
@@ -355,6 +402,18 @@ mod tests {
             (
                 r#"{"ip": "10.0.0.1", "name": "A", "driver": "ping", "rom": "1"}"#,
                 vec!["rom: unknown field"],
+            ),
+            (
+                r#"{"ip": "10.0.0.1", "name": "A", "driver": "ping",
+                    "driver_config": {"ping": [null, null]}, "expectations": {"schedule": [null, []]}}"#,
+                vec![
+                    "driver_config.ping: is not an object",
+                    "expectations.schedule: is not an object",
+                ],
+            ),
+            (
+                r#"{"ip": "10.0.0.1", "name": "A", "driver": "ping", "pjlink": [null]}"#,
+                vec!["pjlink: is not an object"],
             ),
             (
                 r#"{"ip": "10.0.0.1", "name": "A", "driver": ""}"#,

@@ -23,8 +23,21 @@ pub(super) fn invalid_field(field: &str, problem: impl std::fmt::Display) -> Ans
     invalid(&[FieldError::new(field, problem)])
 }
 
-/// Reads a JSON body: 400 where it is not JSON, 422 where a field does not fit.
+/// Reads a JSON object: 400 where it is not JSON, 422 where it is not an
+/// object or a field does not fit.
 pub(super) fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Answer> {
+    // serde would take an array for the fields of a struct in their order.
+    match body.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        Some(b'{') => read_any_json(body),
+        _ => {
+            let _: serde::de::IgnoredAny = read_any_json(body)?;
+            Err(invalid_field("document", "is not an object"))
+        }
+    }
+}
+
+/// The same for any JSON.
+pub(super) fn read_any_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Answer> {
     from_json(body).map_err(|error| {
         if error.problem.starts_with("is not JSON") {
             Answer::error(400, &format!("the body {}", error.problem))
@@ -91,6 +104,16 @@ pub(super) fn optional_id(query: &Query, name: &str) -> Result<Option<i64>, Answ
     }
 }
 
+/// A flag of a query: `1` or `true`, `0` or `false`, absent or without a
+/// value for `?flag`.
+pub(super) fn flag(query: &Query, name: &str) -> Result<bool, Answer> {
+    match query.get(name) {
+        None | Some("0" | "false") => Ok(false),
+        Some("" | "1" | "true") => Ok(true),
+        Some(_) => Err(invalid_field(name, "is neither 1 nor 0")),
+    }
+}
+
 /// A name for people: of 1 to `most` characters, none of them a control
 /// character, and no space around it.
 pub(super) fn check_name(errors: &mut Vec<FieldError>, field: &str, value: &str, most: usize) {
@@ -118,6 +141,42 @@ pub(super) fn check_text(errors: &mut Vec<FieldError>, field: &str, value: &str,
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_an_object_is_read_into_fields() {
+        #[derive(Debug, serde::Deserialize)]
+        struct Fields {
+            #[serde(rename = "name")]
+            _name: Option<String>,
+        }
+        for (body, status) in [
+            ("{}", None),
+            (" {\"name\": null}", None),
+            ("[null]", Some(422)),
+            ("\"x\"", Some(422)),
+            ("null", Some(422)),
+            ("", Some(400)),
+            ("[", Some(400)),
+            ("{\"name\": 1}", Some(422)),
+        ] {
+            let refused = read_json::<Fields>(body.as_bytes()).err();
+            assert_eq!(refused.map(|answer| answer.status), status, "{body}");
+        }
+    }
+
+    #[test]
+    fn flags() {
+        for (query, expected) in [
+            ("", Some(false)),
+            ("f", Some(true)),
+            ("f=1", Some(true)),
+            ("f=0", Some(false)),
+            ("f=x", None),
+        ] {
+            let query = Query::parse(query).unwrap();
+            assert_eq!(flag(&query, "f").ok(), expected);
+        }
+    }
 
     #[test]
     fn ids() {

@@ -14,6 +14,7 @@
 //! | `secrets` | secrets masked, and put back |
 //! | `users` | users, personal tokens, the audit log |
 //! | `sites`, `devices`, `transfer` | what is watched: one by one, and in bulk |
+//! | `openapi` | the API described for programs |
 //! | `versions` | the history of configurations |
 //! | `alerts` | alerts, maintenance, channels |
 //! | `pages` | the web interface |
@@ -26,6 +27,7 @@ mod devices;
 mod draft;
 mod input;
 mod login;
+mod openapi;
 mod pages;
 pub mod password;
 mod precondition;
@@ -80,6 +82,9 @@ impl Admin {
     /// Answers a request that [`Admin::admit`] let in.
     pub(crate) fn answer(&self, request: &Request<'_>, access: &Access, body: &[u8]) -> Answer {
         if let Some(answer) = login::route(self, request, access, body) {
+            return answer;
+        }
+        if let Some(answer) = openapi::route(request) {
             return answer;
         }
         if request.method == Method::Get {

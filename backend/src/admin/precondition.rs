@@ -9,7 +9,7 @@ use crate::store::inventory::Lost;
 /// quotes.
 ///
 /// # Errors
-/// 428 without one, 412 where it names another version.
+/// 428 without one, 400 where it is not one, 412 where it names another version.
 pub(super) fn if_match(headers: &Headers, etag: &str) -> Result<(), Answer> {
     let Some(header) = headers.get("if-match") else {
         return Err(Answer::error(
@@ -17,6 +17,12 @@ pub(super) fn if_match(headers: &Headers, etag: &str) -> Result<(), Answer> {
             "If-Match is missing: send the ETag of what you saw, or * to change whatever is there",
         ));
     };
+    if !is_well_formed(header) {
+        return Err(Answer::error(
+            400,
+            "If-Match is neither * nor a list of quoted ETags",
+        ));
+    }
     if matches(header, etag) {
         Ok(())
     } else {
@@ -35,6 +41,19 @@ pub(super) fn lost(lost: Lost) -> Answer {
         Lost::Gone => Answer::error(404, "it is not there any more"),
         Lost::Race => changed(),
     }
+}
+
+/// Entity tags are quoted (RFC 9110 section 8.8.3); ours have no comma.
+fn is_well_formed(header: &str) -> bool {
+    header == "*"
+        || header.split(',').all(|tag| {
+            let tag = tag.trim();
+            let tag = tag.strip_prefix("W/").unwrap_or(tag);
+            tag.len() >= 2
+                && tag.starts_with('"')
+                && tag.ends_with('"')
+                && !tag[1..tag.len() - 1].contains('"')
+        })
 }
 
 /// Compared strongly: a weak tag does not match.
@@ -64,6 +83,17 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(matches(header, "a"), expected, "{header}");
+        }
+        for (header, expected) in [
+            ("*", true),
+            ("\"a\", W/\"b\"", true),
+            ("\"\"", true),
+            ("", false),
+            ("\"", false),
+            ("a", false),
+            ("\"a\",", false),
+        ] {
+            assert_eq!(is_well_formed(header), expected, "{header}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Import and export: a site's devices as one file, CSV or JSON.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use av_proto::FieldError;
@@ -12,10 +12,10 @@ use tiny_http::Method;
 
 use super::Admin;
 use super::context::{Call, Role};
-use super::csv_file::{self, NumberedRow, RowError};
+use super::csv_file::{self, Row, RowError};
 use super::devices::{overlaid, site_zone};
 use super::draft::{Draft, changes};
-use super::input::{invalid_field, optional_id, read_json};
+use super::input::{flag, invalid_field, optional_id, read_any_json, read_json};
 use super::precondition;
 use super::secrets::mask;
 use super::sites;
@@ -87,7 +87,7 @@ struct Exported<'a> {
 }
 
 fn export(admin: &Admin, call: &Call<'_>) -> Result<Answer, Answer> {
-    let reveal = call.query.flag("reveal");
+    let reveal = flag(call.query, "reveal")?;
     if reveal {
         call.require(Role::Editor)?;
     }
@@ -211,7 +211,7 @@ struct Difference {
 }
 
 fn import(admin: &Admin, call: &Call<'_>) -> Result<Answer, Answer> {
-    let dry_run = call.query.flag("dry_run");
+    let dry_run = flag(call.query, "dry_run")?;
     let replace = match call.query.get("mode") {
         None | Some("" | "merge") => false,
         Some("replace") => true,
@@ -283,7 +283,7 @@ fn refused(errors: &[RowError]) -> Answer {
     )
 }
 
-fn read(format: Format, body: &[u8]) -> Result<Vec<NumberedRow>, Answer> {
+fn read(format: Format, body: &[u8]) -> Result<Vec<Row>, Answer> {
     let rows = match format {
         Format::Csv => {
             let text = std::str::from_utf8(body).map_err(|_| {
@@ -305,14 +305,14 @@ fn read(format: Format, body: &[u8]) -> Result<Vec<NumberedRow>, Answer> {
     Ok(rows)
 }
 
-fn read_devices(body: &[u8]) -> Result<Vec<NumberedRow>, Answer> {
+fn read_devices(body: &[u8]) -> Result<Vec<Row>, Answer> {
     #[derive(Deserialize)]
     struct Whole {
         devices: Vec<Box<RawValue>>,
     }
     let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
     let devices = if first == Some(&b'[') {
-        read_json(body)?
+        read_any_json(body)?
     } else {
         read_json::<Whole>(body)?.devices
     };
@@ -320,7 +320,11 @@ fn read_devices(body: &[u8]) -> Result<Vec<NumberedRow>, Answer> {
     let mut errors = Vec::new();
     for (row, device) in (1..).zip(devices) {
         match av_proto::field::from_json(device.get().as_bytes()) {
-            Ok(members) => rows.push((row, members)),
+            Ok(members) => rows.push(Row {
+                number: row,
+                members,
+                parts: BTreeMap::new(),
+            }),
             Err(error) => errors.push(RowError::new(row, error.field, error.problem)),
         }
     }
@@ -336,7 +340,7 @@ fn read_devices(body: &[u8]) -> Result<Vec<NumberedRow>, Answer> {
 fn plan(
     site_id: i64,
     site: &SiteDevices,
-    rows: Vec<NumberedRow>,
+    rows: Vec<Row>,
     replace: bool,
     dry_run: bool,
 ) -> Result<(Plan, Difference), Vec<RowError>> {
@@ -357,8 +361,9 @@ fn plan(
     let mut errors = Vec::new();
     let mut seen: HashMap<String, u64> = HashMap::new();
     let mut kept = std::collections::HashSet::new();
-    for (row, members) in rows {
-        let ip = members
+    for row in rows {
+        let ip = row
+            .members
             .get("ip")
             .and_then(Option::as_ref)
             .and_then(|raw| serde_json::from_str::<String>(raw.get()).ok());
@@ -366,6 +371,22 @@ fn plan(
             .as_deref()
             .and_then(|ip| stored.get(&address(ip)).copied());
         let before = known.map(|(_, fields)| fields);
+        let number = row.number;
+        let members = row.complete(|field| {
+            let stored = before?;
+            match field {
+                "driver_config" => stored.driver_config.clone(),
+                _ => stored.expectations.clone(),
+            }
+        });
+        let row = number;
+        let members = match members {
+            Ok(members) => members,
+            Err(error) => {
+                errors.push(error);
+                continue;
+            }
+        };
         let valid = overlaid(before, members)
             .and_then(|json| Draft::read(&json).map_err(|error| vec![error]))
             .and_then(|draft| draft.validate(site_id, &zone, before));
