@@ -1,6 +1,6 @@
 //! The listening socket and the fixed pool of worker threads.
 
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -108,10 +108,19 @@ impl Server {
         stop: &Arc<Stop>,
         ended: &Ended,
     ) -> Result<Self, ListenError> {
+        let address = listener.address;
         let server = tiny_http::Server::from_listener(listener.socket, None)
             .map_err(|error| ListenError::Start(error.to_string()))?;
         let server = Arc::new(server);
-        let workers = (1..=workers.max(1))
+        let (nudged, nudge_stop) = (app.clone(), stop.clone());
+        let nudge = crate::threads::spawn(
+            "http-nudge",
+            move || nudged.note_panic(),
+            stop.clone(),
+            move || nudge(reachable(address), &nudge_stop),
+        )
+        .map_err(|error| ListenError::Start(error.to_string()))?;
+        let mut workers: Vec<JoinHandle<()>> = (1..=workers.max(1))
             .map(|number| {
                 let (server, app, stop, ended) =
                     (server.clone(), app.clone(), stop.clone(), ended.clone());
@@ -125,6 +134,7 @@ impl Server {
             })
             .collect::<Result<_, _>>()
             .map_err(|error| ListenError::Start(error.to_string()))?;
+        workers.push(nudge);
         Ok(Self { server, workers })
     }
 
@@ -136,6 +146,34 @@ impl Server {
         }
         self.workers
     }
+}
+
+/// How long a connection can lie in tiny_http's queue.
+const NUDGE_EVERY: Duration = Duration::from_millis(200);
+
+/// Makes connections that end at once.
+///
+/// tiny_http has a thread for each open connection, and hands a new one to an
+/// idle thread. Of two that arrive together both may be meant for the same
+/// thread: the second then lies in a queue until some other connection ends,
+/// which with a browser's idle ones takes minutes. The thread that takes a
+/// connection of ours has nothing to do, and looks into the queue.
+fn nudge(address: SocketAddr, stop: &Stop) {
+    while !stop.wait(NUDGE_EVERY) {
+        // Refused, or not in time: there is a next one.
+        drop(TcpStream::connect_timeout(&address, NUDGE_EVERY));
+    }
+}
+
+/// The address at which this machine reaches its own listener.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    address
 }
 
 fn work(server: &tiny_http::Server, app: &App, stop: &Stop, ended: &Ended) {
