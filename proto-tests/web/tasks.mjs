@@ -71,14 +71,16 @@ function watch(page) {
 let shot = 0;
 
 /** Takes the page in both sizes, and looks whether it fits the phone. */
-async function picture(page, name) {
+async function picture(page, name, at) {
   shot += 1;
   const file = (size) => path.join(shots, `${String(shot).padStart(2, "0")}-${name}-${size}.png`);
   await page.setViewportSize({ width: 390, height: 844 });
+  if (at) await page.locator(at).scrollIntoViewIfNeeded();
   const over = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-  await page.screenshot({ path: file("phone") });
+  await page.screenshot({ path: file("phone"), timeout: LONG });
   await page.setViewportSize({ width: 1280, height: 900 });
-  await page.screenshot({ path: file("desk") });
+  if (at) await page.locator(at).scrollIntoViewIfNeeded();
+  await page.screenshot({ path: file("desk"), timeout: LONG });
   assert(over <= 0, `${name} is ${over} pixels wider than the phone`);
 }
 
@@ -100,7 +102,7 @@ const browser = await chromium.launch({
 const context = await browser.newContext({ locale: "en-GB", baseURL: url, viewport: { width: 1280, height: 900 } });
 const page = await context.newPage();
 watch(page);
-page.setDefaultTimeout(30_000);
+page.setDefaultTimeout(90_000);
 
 let site;
 let device;
@@ -447,8 +449,7 @@ step("a month of history", async () => {
   assert((await page.locator(".timeline rect").count()) > 20);
   await page.getByText("Changes").click();
   await picture(page, "device-history");
-  await page.locator("figure").last().scrollIntoViewIfNeeded();
-  await picture(page, "device-plots");
+  await picture(page, "device-plots", "details table tr:nth-child(3)");
 });
 
 step("users: add, a role, a password; a viewer only looks", async () => {
@@ -506,8 +507,7 @@ step("users: add, a role, a password; a viewer only looks", async () => {
   await hers.getByText("Lun–ven 8–18").click();
   await hers.getByText("Lun, Mar, Mer, Jeu, Ven 08:00–18:00").waitFor();
   await picture(hers, "fr-device-form");
-  await hers.locator("#week").scrollIntoViewIfNeeded();
-  await picture(hers, "fr-week");
+  await picture(hers, "fr-week", "#week-text");
   await hers.goto(`/sites/${site}/edit`);
   await until("the form is filled", async () => (await hers.getByLabel("Nom").inputValue()) !== "");
   await picture(hers, "fr-site-form");
@@ -529,6 +529,7 @@ step("one's own account: an API token, and a new password", async () => {
   await page.getByRole("button", { name: "Save" }).click();
   await page.locator("[data-field=old] .field-problem").waitFor();
   await picture(page, "account");
+  await picture(page, "account-foot", "#token-form button");
   await page.getByLabel("Present password").fill(PASSWORD);
   await page.getByRole("button", { name: "Save" }).click();
   await page.getByText("Saved").waitFor();

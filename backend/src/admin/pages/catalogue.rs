@@ -432,11 +432,7 @@ pub(super) const CATALOGUE: &[(&str, &str, &str)] = &[
     ),
     ("role.viewer", "Viewer: looks", "Lecteur : consulte"),
     ("role.editor", "Editor: changes", "Éditeur : modifie"),
-    (
-        "role.admin",
-        "Administrator: manages users",
-        "Administrateur : gère les utilisateurs",
-    ),
+    ("role.admin", "Administrator", "Administrateur"),
     // One's own account.
     ("account", "Account", "Compte"),
     ("account.old", "Present password", "Mot de passe actuel"),
