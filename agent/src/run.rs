@@ -96,7 +96,7 @@ pub fn run(settings: &Settings, terminate: &Receiver<()>) -> Result<(), RunError
     let mut collector = Collector {
         handle: Arc::clone(&handle),
         snapshots: snapshots.clone(),
-        prober: Box::new(Drivers::start()),
+        prober: Arc::new(Drivers::start()),
         memory_path: settings.state_dir.join("devices.json"),
         config_changed: config_news,
         batches,

@@ -123,12 +123,7 @@ fn validate(
             problems.extend(config.warnings);
             for rejected in config.rejected {
                 let place = format!("devices[{}]", rejected.index);
-                problems.extend(rejected.errors.into_iter().map(|mut error| {
-                    if error.field == "document" {
-                        error.field = String::new();
-                    }
-                    error.under(&place)
-                }));
+                problems.extend(rejected.errors.into_iter().map(|error| error.under(&place)));
             }
         }
     }

@@ -19,9 +19,11 @@
 
 pub mod admin;
 mod answer;
+mod causes;
 pub mod check;
 pub mod cli;
 pub mod config;
+mod device_state;
 pub mod http;
 pub mod ingest;
 pub mod notify;

@@ -193,10 +193,7 @@ impl SiteDocument {
     }
 }
 
-fn in_device(index: usize, mut error: FieldError) -> FieldError {
-    if error.field == "document" {
-        error.field = String::new();
-    }
+fn in_device(index: usize, error: FieldError) -> FieldError {
     error.under(&format!("devices[{index}]"))
 }
 
@@ -432,12 +429,7 @@ impl Device {
             None => Some(Expectations::default()),
             Some(raw) => parse_expectations(raw.get(), site_zone, warnings)
                 .map_err(|e| {
-                    errors.extend(e.into_iter().map(|mut error| {
-                        if error.field == "document" {
-                            error.field = String::new();
-                        }
-                        error.under("expectations")
-                    }));
+                    errors.extend(e.into_iter().map(|error| error.under("expectations")));
                 })
                 .ok(),
         };
@@ -464,12 +456,9 @@ impl DeviceDocument {
     /// backend is an older one that does not send it.
     fn sections(&self) -> Result<Sections, FieldError> {
         match &self.driver_config {
-            Some(raw) => from_json(raw.get().as_bytes()).map_err(|mut error| {
-                if error.field == "document" {
-                    error.field = String::new();
-                }
-                error.under("driver_config")
-            }),
+            Some(raw) => {
+                from_json(raw.get().as_bytes()).map_err(|error| error.under("driver_config"))
+            }
             None => Ok([("snmp", &self.snmp), ("pjlink", &self.pjlink)]
                 .into_iter()
                 .map(|(name, raw)| (name.to_owned(), raw.clone()))

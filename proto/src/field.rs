@@ -4,6 +4,9 @@ use std::fmt;
 
 use serde::de::DeserializeOwned;
 
+/// The field of an error about a document as a whole.
+const DOCUMENT: &str = "document";
+
 /// One field's problem, such as `devices[3].ip: "projector" is not an IP address`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, serde::Serialize)]
 #[error("{field}: {problem}")]
@@ -24,8 +27,12 @@ impl FieldError {
     }
 
     /// The same error seen from the document that holds this one under `parent`.
+    /// What was wrong with this document as a whole is then wrong with `parent`.
     #[must_use]
     pub fn under(mut self, parent: &str) -> Self {
+        if self.field == DOCUMENT && !parent.is_empty() {
+            self.field.clear();
+        }
         self.field = match (parent.is_empty(), self.field.is_empty()) {
             (true, _) => self.field,
             (_, true) => parent.to_owned(),
@@ -46,7 +53,7 @@ pub fn from_json<T: DeserializeOwned>(json: &[u8]) -> Result<T, FieldError> {
         let path = error.path().to_string();
         let cause = error.inner();
         let field = if path == "." || !cause.is_data() {
-            "document".to_owned()
+            DOCUMENT.to_owned()
         } else {
             path
         };
@@ -54,7 +61,7 @@ pub fn from_json<T: DeserializeOwned>(json: &[u8]) -> Result<T, FieldError> {
     })?;
     reader
         .end()
-        .map_err(|error| FieldError::new("document", problem(&error)))?;
+        .map_err(|error| FieldError::new(DOCUMENT, problem(&error)))?;
     Ok(value)
 }
 
@@ -117,5 +124,8 @@ mod tests {
         assert_eq!(error.under("").field, "ip");
         assert_eq!(FieldError::new("[1]", "x").under("rules").field, "rules[1]");
         assert_eq!(FieldError::new("", "x").under("rules").field, "rules");
+        let whole = FieldError::new("document", "x");
+        assert_eq!(whole.clone().under("devices[2]").field, "devices[2]");
+        assert_eq!(whole.under("").field, "document");
     }
 }

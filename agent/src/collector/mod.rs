@@ -9,6 +9,7 @@ mod state;
 mod sweep;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use av_proto::report::ReportedDevice;
@@ -27,8 +28,6 @@ pub use state::{Observation, SweepState};
 /// What one sweep found, for the report thread.
 #[derive(Debug, Clone)]
 pub struct Batch {
-    /// When the sweep began.
-    pub swept_at: Timestamp,
     /// What it found, device by device.
     pub devices: Vec<ReportedDevice>,
 }
@@ -40,7 +39,7 @@ pub struct Collector {
     /// Where its state is shown.
     pub snapshots: Snapshots,
     /// Who probes.
-    pub prober: Box<dyn Prober>,
+    pub prober: Arc<dyn Prober>,
     /// Where the devices' memory is kept.
     pub memory_path: PathBuf,
     /// Says that the handle holds a new configuration.
@@ -57,7 +56,7 @@ impl Collector {
     /// Sweeps until the stop signal.
     pub fn run(&mut self) {
         let mut memory = MemoryStore::load(&self.memory_path);
-        let Some(pool) = pool::Pool::start(self.prober.share(), &self.health) else {
+        let Some(pool) = pool::Pool::start(&self.prober, &self.health) else {
             // The supervisor notices and tries again.
             return;
         };
@@ -111,9 +110,8 @@ impl Collector {
             log::error!("❌ Memory of the devices not saved: {error}");
         }
         let next_sweep_at = swept_at.checked_add(interval).ok();
-        let state = SweepState::finished(&active, observations, swept_at, took, next_sweep_at);
+        let state = SweepState::finished(observations, swept_at, took, next_sweep_at);
         let batch = Batch {
-            swept_at,
             devices: state
                 .observations
                 .iter()

@@ -26,13 +26,9 @@ const STACK_BYTES: usize = 256 * 1024;
 pub trait Prober: Send + Sync {
     /// Probes once; blocks for at most a few times the settings' time-out.
     fn probe(&self, ip: IpAddr, settings: &DriverSettings) -> Finding;
-
-    /// A second handle on the same prober.
-    fn share(&self) -> Arc<dyn Prober>;
 }
 
 /// The real drivers.
-#[derive(Clone)]
 pub struct Drivers {
     pinger: Pinger,
 }
@@ -56,10 +52,6 @@ impl Prober for Drivers {
             DriverSettings::Unsupported(name) => Finding::new(Status::Unknown)
                 .with_detail(format!("this agent has no driver {name:?}")),
         }
-    }
-
-    fn share(&self) -> Arc<dyn Prober> {
-        Arc::new(self.clone())
     }
 }
 
@@ -93,12 +85,12 @@ pub(super) struct Pool {
 
 impl Pool {
     /// Starts the workers; `None` where the system allows not even one.
-    pub(super) fn start(prober: Arc<dyn Prober>, health: &Health) -> Option<Self> {
+    pub(super) fn start(prober: &Arc<dyn Prober>, health: &Health) -> Option<Self> {
         let (jobs, queue) = crossbeam_channel::bounded::<Job>(0);
         let mut started = 0;
         for _ in 0..WORKERS {
             let queue = queue.clone();
-            let prober = Arc::clone(&prober);
+            let prober = Arc::clone(prober);
             let health = health.clone();
             let spawned = thread::Builder::new()
                 .name("probe".to_owned())

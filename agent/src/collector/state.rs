@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use av_proto::config::{Device, RejectedDevice};
+use av_proto::config::Device;
 use av_proto::report::ReportedDevice;
 use av_proto::verdict::Verdict;
 use jiff::Timestamp;
 use serde_json::value::to_raw_value;
 
-use crate::config::ActiveConfig;
 use crate::finding::Finding;
 
 /// One device's newest observation, judged.
@@ -62,14 +61,8 @@ fn empty_object() -> Box<serde_json::value::RawValue> {
 /// The newest sweep.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SweepState {
-    /// The site's name, `""` before the first sweep.
-    pub site_name: String,
     /// The newest observation of each device, in the configuration's order.
     pub observations: Vec<Observation>,
-    /// The devices that cannot be watched.
-    pub rejected: Vec<RejectedDevice>,
-    /// What was put right in the configuration.
-    pub warnings: Vec<String>,
     /// When the newest sweep began.
     pub swept_at: Option<Timestamp>,
     /// How long the last whole one took.
@@ -80,22 +73,13 @@ pub struct SweepState {
 
 impl SweepState {
     pub(super) fn finished(
-        active: &ActiveConfig,
         observations: Vec<Observation>,
         swept_at: Timestamp,
         took: Duration,
         next_sweep_at: Option<Timestamp>,
     ) -> Self {
         Self {
-            site_name: active.site.site_name.clone(),
             observations,
-            rejected: active.site.rejected.clone(),
-            warnings: active
-                .site
-                .warnings
-                .iter()
-                .map(ToString::to_string)
-                .collect(),
             swept_at: Some(swept_at),
             took: Some(took),
             next_sweep_at,

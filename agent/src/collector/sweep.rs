@@ -217,10 +217,6 @@ mod tests {
             let _ = self.dead.recv();
             Finding::new(Status::Offline)
         }
-
-        fn share(&self) -> Arc<dyn Prober> {
-            Arc::new(self.clone())
-        }
     }
 
     fn config(addresses: impl Iterator<Item = String>) -> ActiveConfig {
@@ -255,7 +251,8 @@ mod tests {
         health: &Health,
     ) -> Vec<Observation> {
         let (_running, stop) = bounded(0);
-        let pool = Pool::start(prober.share(), health).unwrap();
+        let prober: Arc<dyn Prober> = Arc::new(prober.clone());
+        let pool = Pool::start(&prober, health).unwrap();
         sweep(Sweep {
             active,
             pool: &pool,

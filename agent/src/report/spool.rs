@@ -34,7 +34,7 @@ use flate2::read::DeflateDecoder;
 use flate2::write::DeflateEncoder;
 use jiff::Timestamp;
 
-use crate::durable::{sync_parent, write_atomic};
+use crate::durable::write_atomic;
 use segment::{Header, Next, Reader, Segment};
 
 /// How far sequence numbers jump over a torn tail.
@@ -466,7 +466,6 @@ fn stream_id(dir: &Path) -> io::Result<String> {
     getrandom::fill(&mut bytes).map_err(io::Error::other)?;
     let id = format!("{:032x}", u128::from_be_bytes(bytes));
     write_atomic(&path, id.as_bytes())?;
-    sync_parent(&path)?;
     Ok(id)
 }
 

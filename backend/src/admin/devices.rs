@@ -20,6 +20,7 @@ use super::secrets::mask;
 use super::sites;
 use super::users::conflict;
 use crate::answer::Answer;
+use crate::device_state::StateDocument;
 use crate::store::StoreError;
 use crate::store::inventory::{
     DeviceFields, DeviceFilter, DeviceOrder, DeviceRecord, Page, VERDICTS, device_deed,
@@ -75,26 +76,12 @@ struct Document<'a> {
     driver: &'a str,
     driver_config: Box<RawValue>,
     expectations: Box<RawValue>,
-    state: State<'a>,
+    state: StateDocument<'a>,
     created_at: Timestamp,
     updated_at: Timestamp,
     etag: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     warnings: Option<&'a [FieldError]>,
-}
-
-#[derive(Serialize)]
-struct State<'a> {
-    status: &'a str,
-    verdict: &'a str,
-    detail: Option<&'a str>,
-    metrics: Option<&'a RawValue>,
-    observed_at: Option<Timestamp>,
-    last_seen: Option<Timestamp>,
-    last_ok_at: Option<Timestamp>,
-    verdict_since: Option<Timestamp>,
-    /// It was not heard of for so long that status and verdict are unknown.
-    stale: bool,
 }
 
 fn raw(json: String) -> Box<RawValue> {
@@ -108,7 +95,6 @@ fn document<'a>(
 ) -> Document<'a> {
     let fields = &device.fields;
     let config = fields.driver_config.as_deref().unwrap_or("{}");
-    let state = device.state.as_ref();
     Document {
         id: device.id,
         site_id: fields.site_id,
@@ -126,17 +112,7 @@ fn document<'a>(
             mask(config)
         }),
         expectations: raw(fields.expectations.as_deref().unwrap_or("{}").to_owned()),
-        state: State {
-            status: state.map_or("unknown", |state| &state.status),
-            verdict: state.map_or("unknown", |state| &state.verdict),
-            detail: state.and_then(|state| state.detail.as_deref()),
-            metrics: state.and_then(|state| serde_json::from_str(&state.metrics).ok()),
-            observed_at: state.map(|state| state.observed_at),
-            last_seen: state.map(|state| state.last_seen),
-            last_ok_at: state.and_then(|state| state.last_ok_at),
-            verdict_since: state.map(|state| state.verdict_since),
-            stale: state.is_some_and(|state| state.stale),
-        },
+        state: StateDocument::new(device.state.as_ref()),
         created_at: device.created_at,
         updated_at: device.updated_at,
         etag: etag(device),

@@ -8,6 +8,7 @@ use lettre::{Message, SmtpTransport, Transport as _};
 
 use super::Failure;
 use super::message::Body;
+use crate::causes::with_causes;
 
 /// The way to the mail server.
 #[derive(Clone)]
@@ -63,7 +64,7 @@ impl Mail {
         match transport.send(&mail) {
             Ok(_) => Ok(()),
             Err(error) => Err(Failure {
-                why: format!("the mail server did not take it: {}", causes(&error)),
+                why: format!("the mail server did not take it: {}", with_causes(&error)),
                 // A 5xx may be of this mail alone.
                 channel: !error.is_permanent(),
             }),
@@ -109,20 +110,6 @@ impl fmt::Debug for Mail {
 #[must_use]
 pub(crate) fn is_address(text: &str) -> bool {
     text.parse::<Mailbox>().is_ok()
-}
-
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

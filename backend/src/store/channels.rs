@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use av_proto::secret::Secret;
 use jiff::Timestamp;
-use postgres::types::Type;
+use postgres::types::{ToSql, Type};
 use postgres::{Row, Transaction};
 use serde::Serialize;
 use serde_json::json;
@@ -306,6 +306,23 @@ impl Store {
             .quiet
             .as_ref()
             .map_or((None, None), |(from, to)| (Some(from), Some(to)));
+        let values: [&(dyn ToSql + Sync); 15] = [
+            &new.name,
+            &new.enabled,
+            &new.site_id,
+            &new.min_severity,
+            &new.notify_closed,
+            &kind,
+            &recipients,
+            &url,
+            &secret,
+            &new.collect_s,
+            &new.digest_minutes,
+            &new.timezone,
+            &from,
+            &to,
+            &new.critical_passes,
+        ];
         self.act(actor, |transaction| {
             if let Some(site) = new.site_id {
                 let found = transaction
@@ -323,23 +340,7 @@ impl Store {
                      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
                              ($13::text)::time, ($14::text)::time, $15)
                      RETURNING id",
-                    &[
-                        &new.name,
-                        &new.enabled,
-                        &new.site_id,
-                        &new.min_severity,
-                        &new.notify_closed,
-                        &kind,
-                        &recipients,
-                        &url,
-                        &secret,
-                        &new.collect_s,
-                        &new.digest_minutes,
-                        &new.timezone,
-                        &from,
-                        &to,
-                        &new.critical_passes,
-                    ],
+                    &values,
                 )?,
                 // What was set up anew is tried at once.
                 Some(id) => transaction.query_opt(
@@ -351,24 +352,7 @@ impl Store {
                             critical_passes = $15, updated_at = now(), retry_at = NULL
                       WHERE id = $16
                      RETURNING id",
-                    &[
-                        &new.name,
-                        &new.enabled,
-                        &new.site_id,
-                        &new.min_severity,
-                        &new.notify_closed,
-                        &kind,
-                        &recipients,
-                        &url,
-                        &secret,
-                        &new.collect_s,
-                        &new.digest_minutes,
-                        &new.timezone,
-                        &from,
-                        &to,
-                        &new.critical_passes,
-                        &id,
-                    ],
+                    &[&values[..], &[&id]].concat(),
                 )?,
             };
             let Some(row) = row else {

@@ -4,6 +4,7 @@
 use std::time::SystemTime;
 
 use jiff::Timestamp;
+use postgres::Row;
 use postgres::types::Type;
 
 use super::time::from_sql;
@@ -58,6 +59,25 @@ pub struct DeviceState {
     pub stale: bool,
 }
 
+impl DeviceState {
+    /// Reads `status, verdict, detail, metrics::text, observed_at, last_seen,
+    /// last_ok_at, verdict_since, stale` from the column `first` on; `None`
+    /// where nothing was reported yet.
+    pub(super) fn read(row: &Row, first: usize) -> Option<Self> {
+        Some(Self {
+            status: row.get::<_, Option<String>>(first)?,
+            verdict: row.get(first + 1),
+            detail: row.get(first + 2),
+            metrics: row.get(first + 3),
+            observed_at: from_sql(row.get::<_, SystemTime>(first + 4)),
+            last_seen: from_sql(row.get::<_, SystemTime>(first + 5)),
+            last_ok_at: row.get::<_, Option<SystemTime>>(first + 6).map(from_sql),
+            verdict_since: from_sql(row.get::<_, SystemTime>(first + 7)),
+            stale: row.get(first + 8),
+        })
+    }
+}
+
 /// How many devices have one verdict.
 #[derive(Debug, Clone)]
 pub struct Counts {
@@ -102,17 +122,7 @@ impl Store {
                     room: row.get(6),
                     device_type: row.get(7),
                     driver: row.get(8),
-                    state: row.get::<_, Option<String>>(9).map(|status| DeviceState {
-                        status,
-                        verdict: row.get(10),
-                        detail: row.get(11),
-                        metrics: row.get(12),
-                        observed_at: from_sql(row.get::<_, SystemTime>(13)),
-                        last_seen: from_sql(row.get::<_, SystemTime>(14)),
-                        last_ok_at: row.get::<_, Option<SystemTime>>(15).map(from_sql),
-                        verdict_since: from_sql(row.get::<_, SystemTime>(16)),
-                        stale: row.get(17),
-                    }),
+                    state: DeviceState::read(row, 9),
                 })
                 .collect())
         })

@@ -6,6 +6,8 @@ use std::error::Error as _;
 use av_proto::text::excerpt;
 use postgres::error::SqlState;
 
+use crate::causes::with_causes;
+
 /// Why the database did not do what it was asked.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
@@ -60,19 +62,7 @@ impl From<postgres::Error> for StoreError {
 pub(super) fn describe(error: &postgres::Error) -> String {
     let text = match error.as_db_error() {
         Some(db) => format!("{} (SQLSTATE {})", db.message(), db.code().code()),
-        None => {
-            let mut text = error.to_string();
-            let mut source = error.source();
-            while let Some(cause) = source {
-                let cause_text = cause.to_string();
-                if !text.contains(&cause_text) {
-                    text.push_str(": ");
-                    text.push_str(&cause_text);
-                }
-                source = cause.source();
-            }
-            text
-        }
+        None => with_causes(error),
     };
     excerpt(&text, 300)
 }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::actor::Actor;
 use super::audit::{Deed, record};
+use super::devices::DeviceState;
 use super::fold::{fold, folded};
 use super::sites::TokenDigest;
 use super::time::{from_sql, to_sql};
@@ -106,30 +107,7 @@ pub struct DeviceRecord {
     /// Changes with each change of the row: what locks optimistically.
     pub updated_at: Timestamp,
     /// What was last observed.
-    pub state: Option<Observed>,
-}
-
-/// What was last observed of a device, and what that means now.
-#[derive(Debug, Clone)]
-pub struct Observed {
-    /// Whether it answered, in the contract's word.
-    pub status: String,
-    /// What that means, in the contract's word.
-    pub verdict: String,
-    /// For a person.
-    pub detail: Option<String>,
-    /// What was measured: the text of a JSON object.
-    pub metrics: String,
-    /// When the agent observed it.
-    pub observed_at: Timestamp,
-    /// When the backend last heard of it.
-    pub last_seen: Timestamp,
-    /// The newest observation that found it online.
-    pub last_ok_at: Option<Timestamp>,
-    /// Since when the verdict is what it is.
-    pub verdict_since: Timestamp,
-    /// It was not heard of for so long that status and verdict are unknown.
-    pub stale: bool,
+    pub state: Option<DeviceState>,
 }
 
 /// Why a row was not changed.
@@ -273,17 +251,7 @@ fn device(row: &Row) -> DeviceRecord {
         timezone: row.get(12),
         created_at: from_sql(row.get(13)),
         updated_at: from_sql(row.get(14)),
-        state: row.get::<_, Option<String>>(15).map(|status| Observed {
-            status,
-            verdict: row.get(16),
-            detail: row.get(17),
-            metrics: row.get(18),
-            observed_at: from_sql(row.get(19)),
-            last_seen: from_sql(row.get(20)),
-            last_ok_at: row.get::<_, Option<SystemTime>>(21).map(from_sql),
-            verdict_since: from_sql(row.get(22)),
-            stale: row.get(23),
-        }),
+        state: DeviceState::read(row, 15),
     }
 }
 

@@ -64,12 +64,7 @@ impl DriverSettings {
         parsed.map_err(|errors| {
             errors
                 .into_iter()
-                .map(|mut error| {
-                    if error.field == "document" {
-                        error.field = String::new();
-                    }
-                    error.under(&format!("driver_config.{name}"))
-                })
+                .map(|error| error.under(&format!("driver_config.{name}")))
                 .collect()
         })
     }
