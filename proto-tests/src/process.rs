@@ -13,6 +13,7 @@ use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,16 +23,28 @@ use tempfile::TempDir;
 /// long only when it fails.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
-/// A TCP port of 127.0.0.1 that nobody listened on a moment ago.
+/// The ports handed out: below those that the system gives to outgoing
+/// connections, so that none of these takes one before its server does.
+const PORTS: std::ops::Range<u16> = 10_000..32_000;
+
+/// A TCP port of 127.0.0.1 that nobody listens on, and that no other test of
+/// this process is given: a test must not find another one's server there.
 ///
 /// # Panics
 /// When the machine has none left.
 #[must_use]
 pub fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0))
-        .and_then(|listener| listener.local_addr())
-        .expect("a free port on 127.0.0.1")
-        .port()
+    static TAKEN: AtomicUsize = AtomicUsize::new(0);
+    // Processes that run at the same time begin far apart.
+    let first = std::process::id() as usize * 211;
+    for _ in PORTS {
+        let place = (first + TAKEN.fetch_add(1, Ordering::Relaxed)) % PORTS.len();
+        let port = PORTS.start + u16::try_from(place).expect("a range of ports");
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no port of 127.0.0.1 is free");
 }
 
 /// The last lines of a file; what went wrong where it cannot be read.
