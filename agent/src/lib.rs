@@ -11,11 +11,12 @@
 //! | [`report`] | `report` | keeps reports on disk and sends them in order |
 //! | [`page`] | `page` | status page, JSON and metrics, from snapshots |
 //!
-//! [`icmp`], [`snmp`] and [`pjlink`] are the drivers; [`supervisor`] notices a
+//! [`driver`] says what a driver is; [`icmp`], [`snmp`] and [`pjlink`] are some; [`supervisor`] notices a
 //! thread that panics; [`run`] puts all of it together.
 
 pub mod collector;
 pub mod config;
+pub mod driver;
 pub mod durable;
 pub mod finding;
 pub mod http_client;

@@ -8,8 +8,9 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, bounded, select};
 use jiff::Timestamp;
 
-use crate::collector::{Collector, Drivers};
+use crate::collector::Collector;
 use crate::config::{ConfigStore, LoadError};
+use crate::driver::Drivers;
 use crate::http_client::HttpClient;
 use crate::page::{self, Page, Sources};
 use crate::report::{Limits, Reporter};
@@ -96,11 +97,10 @@ pub fn run(settings: &Settings, terminate: &Receiver<()>) -> Result<(), RunError
     let mut collector = Collector {
         handle: Arc::clone(&handle),
         snapshots: snapshots.clone(),
-        prober: Arc::new(Drivers::start()),
+        prober: Arc::new(Drivers::start(&health)),
         memory_path: settings.state_dir.join("devices.json"),
         config_changed: config_news,
         batches,
-        health: health.clone(),
         stop: stop.clone(),
     };
     let mut reporter = Reporter {

@@ -1,10 +1,8 @@
 //! The `collector` thread: sweeps.
 //!
-//! In a sweep every device is probed once, by a bounded pool of workers; what
-//! was found is judged, shown, remembered and handed to `report`.
+//! In a sweep every device is probed once, by its driver; what was found is judged, shown, remembered and handed to `report`.
 
 mod memory;
-mod pool;
 mod state;
 mod sweep;
 
@@ -18,11 +16,11 @@ use crossbeam_channel::{Receiver, Sender, select};
 use jiff::Timestamp;
 
 use crate::config::ConfigHandle;
+use crate::driver::Prober;
 use crate::snapshot::Snapshots;
-use crate::supervisor::{Health, Stop};
+use crate::supervisor::Stop;
 
 use memory::MemoryStore;
-pub use pool::{Drivers, Prober};
 pub use state::{Observation, SweepState};
 
 /// What one sweep found, for the report thread.
@@ -46,8 +44,6 @@ pub struct Collector {
     pub config_changed: Receiver<()>,
     /// Where batches go.
     pub batches: Sender<Batch>,
-    /// Panics of workers go there.
-    pub health: Health,
     /// The stop signal.
     pub stop: Stop,
 }
@@ -56,15 +52,11 @@ impl Collector {
     /// Sweeps until the stop signal.
     pub fn run(&mut self) {
         let mut memory = MemoryStore::load(&self.memory_path);
-        let Some(pool) = pool::Pool::start(&self.prober, &self.health) else {
-            // The supervisor notices and tries again.
-            return;
-        };
         loop {
             let began = Instant::now();
             // A notice that came before this moment is served by this sweep.
             let _ = self.config_changed.try_recv();
-            let Some(interval) = self.sweep(&pool, &mut memory) else {
+            let Some(interval) = self.sweep(&mut memory) else {
                 return;
             };
             let next = began + interval;
@@ -77,13 +69,13 @@ impl Collector {
     }
 
     /// One sweep; the time until the next, or `None` at the stop signal.
-    fn sweep(&self, pool: &pool::Pool, memory: &mut MemoryStore) -> Option<Duration> {
+    fn sweep(&self, memory: &mut MemoryStore) -> Option<Duration> {
         let active = self.handle.load_full();
         let swept_at = Timestamp::now();
         let began = Instant::now();
         let observations = sweep::sweep(sweep::Sweep {
             active: &active,
-            pool,
+            prober: &*self.prober,
             memory,
             shown: &self.snapshots.sweep,
             stop: &self.stop,

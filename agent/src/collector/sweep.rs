@@ -10,9 +10,9 @@ use crossbeam_channel::select;
 use jiff::Timestamp;
 
 use super::memory::MemoryStore;
-use super::pool::{Done, Job, Pool};
 use super::state::{Observation, SweepState};
 use crate::config::ActiveConfig;
+use crate::driver::{Prober, Reply};
 use crate::finding::Finding;
 use crate::supervisor::Stop;
 
@@ -24,7 +24,7 @@ const STUCK_AFTER: Duration = Duration::from_secs(180);
 /// What a sweep works with.
 pub(super) struct Sweep<'a> {
     pub(super) active: &'a ActiveConfig,
-    pub(super) pool: &'a Pool,
+    pub(super) prober: &'a dyn Prober,
     pub(super) memory: &'a mut MemoryStore,
     pub(super) shown: &'a ArcSwap<SweepState>,
     pub(super) stop: &'a Stop,
@@ -36,54 +36,40 @@ pub(super) struct Sweep<'a> {
 pub(super) fn sweep(sweep: Sweep<'_>) -> Option<Vec<Observation>> {
     let Sweep {
         active,
-        pool,
+        prober,
         memory,
         shown,
         stop,
         swept_at,
     } = sweep;
     memory.retain(&active.site.devices);
-    let mut waiting = living_last(&active.site.devices, memory);
-    let total = waiting.len();
+    let devices = &active.site.devices;
+    let total = devices.len();
     let mut found: Vec<Option<Observation>> = Vec::new();
     found.resize_with(total, || None);
 
-    let (done, results) = crossbeam_channel::bounded(total.max(1));
+    let (done, results) = crossbeam_channel::unbounded();
+    for index in living_first(devices, memory) {
+        prober.begin(&devices[index], Reply::new(index, done.clone()));
+    }
+    drop(done);
     let mut open = total;
     let mut last_shown = Instant::now();
     let mut last_result = Instant::now();
     while open > 0 {
-        let job = waiting.last().map(|&index| Job {
-            index,
-            device: active.site.devices[index].clone(),
-            done: done.clone(),
-        });
-        let mut result: Option<Done> = None;
-        match job {
-            Some(job) => select! {
-                send(pool.jobs, job) -> sent => {
-                    if sent.is_err() {
-                        return None; // the pool is gone: only at the end
-                    }
-                    waiting.pop();
-                }
-                recv(results) -> done => result = done.ok(),
-                recv(stop) -> _ => return None,
-                default(SHOW_EVERY) => {}
-            },
-            None => select! {
-                recv(results) -> done => result = done.ok(),
-                recv(stop) -> _ => return None,
-                default(SHOW_EVERY) => {}
-            },
-        }
+        let result = select! {
+            recv(results) -> done => done.ok(),
+            recv(stop) -> _ => return None,
+            default(SHOW_EVERY) => None,
+        };
         if let Some(done) = result {
             last_result = Instant::now();
             open -= 1;
-            let observation = memory.observe(done.device, done.finding, done.at, &active.site);
+            let device = devices[done.ticket].clone();
+            let observation = memory.observe(device, done.finding, Timestamp::now(), &active.site);
             log_change(&observation);
-            found[done.index] = Some(observation);
-        } else if waiting.is_empty() && last_result.elapsed() > STUCK_AFTER {
+            found[done.ticket] = Some(observation);
+        } else if last_result.elapsed() > STUCK_AFTER {
             log::error!("❌ {open} probes did not return");
             break;
         }
@@ -107,15 +93,13 @@ pub(super) fn sweep(sweep: Sweep<'_>) -> Option<Vec<Observation>> {
     )
 }
 
-/// The order of a sweep, last first: what was offline the last time waits
-/// until everything else was asked, because it costs its whole time-out.
-fn living_last(devices: &[Device], memory: &MemoryStore) -> Vec<usize> {
-    let (mut dead, mut living): (Vec<usize>, Vec<usize>) =
+/// The order of a sweep: what was offline the last time waits until
+/// everything else was asked, because it costs its whole time-out.
+fn living_first(devices: &[Device], memory: &MemoryStore) -> Vec<usize> {
+    let (dead, mut order): (Vec<usize>, Vec<usize>) =
         (0..devices.len()).partition(|&index| memory.is_offline(&devices[index]));
-    dead.reverse();
-    living.reverse();
-    dead.extend(living);
-    dead
+    order.extend(dead);
+    order
 }
 
 /// Shows a sweep in progress: what it has found so far, and for the rest what
@@ -187,35 +171,37 @@ pub(super) fn summary(observations: &[Observation]) -> String {
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
-    use std::sync::Arc;
 
     use av_proto::config::{SiteConfig, SiteParts};
-    use av_proto::driver::DriverSettings;
     use av_proto::secret::Secret;
     use crossbeam_channel::{Receiver, bounded};
     use serde_json::json;
 
-    use super::super::pool::Prober;
     use super::*;
     use crate::config::{BackendUrl, Identity};
+    use crate::driver::workers::Workers;
     use crate::supervisor::Health;
 
     /// Devices in 10.0.0.0/16 live; the others are dead, and their probes take
     /// until the test lets them go.
-    #[derive(Clone)]
     struct Simulated {
         dead: Receiver<()>,
         panics_at: Option<IpAddr>,
+        workers: Workers,
     }
 
     impl Prober for Simulated {
-        fn probe(&self, ip: IpAddr, _: &DriverSettings) -> Finding {
-            assert_ne!(Some(ip), self.panics_at, "to order");
-            if ip.to_string().starts_with("10.0.") {
-                return Finding::new(Status::Online);
-            }
-            let _ = self.dead.recv();
-            Finding::new(Status::Offline)
+        fn begin(&self, device: &Device, reply: Reply) {
+            let (ip, panics_at) = (device.ip, self.panics_at);
+            let dead = self.dead.clone();
+            self.workers.run(reply, move || {
+                assert_ne!(Some(ip), panics_at, "to order");
+                if ip.to_string().starts_with("10.0.") {
+                    return Finding::new(Status::Online);
+                }
+                let _ = dead.recv();
+                Finding::new(Status::Offline)
+            });
         }
     }
 
@@ -248,14 +234,11 @@ mod tests {
         prober: &Simulated,
         memory: &mut MemoryStore,
         shown: &ArcSwap<SweepState>,
-        health: &Health,
     ) -> Vec<Observation> {
         let (_running, stop) = bounded(0);
-        let prober: Arc<dyn Prober> = Arc::new(prober.clone());
-        let pool = Pool::start(&prober, health).unwrap();
         sweep(Sweep {
             active,
-            pool: &pool,
+            prober,
             memory,
             shown,
             stop: &stop,
@@ -280,8 +263,9 @@ mod tests {
         let prober = Simulated {
             dead,
             panics_at: None,
+            workers: Workers::new(&health),
         };
-        let first = run(&active, &prober, &mut memory, &shown, &health);
+        let first = run(&active, &prober, &mut memory, &shown);
         let online = |observations: &[Observation]| {
             observations
                 .iter()
@@ -297,10 +281,11 @@ mod tests {
         let prober = Simulated {
             dead,
             panics_at: None,
+            workers: Workers::new(&health),
         };
         let second = Timestamp::now();
         std::thread::scope(|scope| {
-            let swept = scope.spawn(|| run(&active, &prober, &mut memory, &shown, &health));
+            let swept = scope.spawn(|| run(&active, &prober, &mut memory, &shown));
             let seen = || {
                 let state = shown.load();
                 let fresh =
@@ -329,8 +314,9 @@ mod tests {
         let prober = Simulated {
             dead,
             panics_at: Some("10.0.0.1".parse().unwrap()),
+            workers: Workers::new(&health),
         };
-        let found = run(&active, &prober, &mut memory, &shown, &health);
+        let found = run(&active, &prober, &mut memory, &shown);
         let statuses: Vec<Status> = found.iter().map(|o| o.finding.status).collect();
         assert_eq!(statuses, [Status::Online, Status::Unknown, Status::Online]);
         assert_eq!(health.panics()[0].thread, "probe");

@@ -22,12 +22,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use av_proto::driver::PingSettings;
+use av_proto::config::Device;
+use av_proto::driver::{DriverSettings, PingSettings};
 use av_proto::verdict::Status;
 use crossbeam_channel::{Sender, bounded};
 use serde_json::Value;
 use socket2::SockRef;
 
+use crate::driver::workers::Workers;
+use crate::driver::{Driver, Reply, Rim};
 use crate::finding::Finding;
 use exchange::{Event, Exchange, Passage};
 use round::{Round, Step};
@@ -43,6 +46,37 @@ const BUSY_TRIES: u32 = 5;
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
 /// After an error of the receiving socket: no spinning on one that lasts.
 const ERROR_PAUSE: Duration = Duration::from_millis(200);
+
+/// The driver `ping`.
+#[derive(Debug)]
+pub struct Ping {
+    pinger: Pinger,
+    workers: Workers,
+}
+
+impl Ping {
+    /// Opens the sockets.
+    #[must_use]
+    pub fn start(rim: &Rim) -> Self {
+        Self {
+            pinger: Pinger::start(),
+            workers: rim.workers.clone(),
+        }
+    }
+}
+
+impl Driver for Ping {
+    fn name(&self) -> &'static str {
+        "ping"
+    }
+
+    fn probe(&self, device: &Device, reply: Reply) {
+        if let DriverSettings::Ping(settings) = &device.settings {
+            let (pinger, ip, settings) = (self.pinger.clone(), device.ip, settings.clone());
+            self.workers.run(reply, move || pinger.probe(ip, &settings));
+        }
+    }
+}
 
 /// Pings devices. Clones share the sockets; the receiving threads end with
 /// the last clone.

@@ -15,10 +15,13 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use av_proto::driver::PjlinkSettings;
+use av_proto::config::Device;
+use av_proto::driver::{DriverSettings, PjlinkSettings};
 use av_proto::text::excerpt;
 use av_proto::verdict::Status;
 
+use crate::driver::workers::Workers;
+use crate::driver::{Driver, Reply, Rim};
 use crate::finding::Finding;
 use connection::{Connection, LineError};
 use protocol::{Answer, Greeting, Query};
@@ -35,6 +38,35 @@ const STRAY_LINES_MAX: u32 = 32;
 const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 /// How much of what is not PJLink is shown.
 const EXCERPT: usize = 40;
+
+/// The driver `pjlink`.
+#[derive(Debug)]
+pub struct Pjlink {
+    workers: Workers,
+}
+
+impl Pjlink {
+    /// Starts nothing yet.
+    #[must_use]
+    pub fn start(rim: &Rim) -> Self {
+        Self {
+            workers: rim.workers.clone(),
+        }
+    }
+}
+
+impl Driver for Pjlink {
+    fn name(&self) -> &'static str {
+        "pjlink"
+    }
+
+    fn probe(&self, device: &Device, reply: Reply) {
+        if let DriverSettings::Pjlink(settings) = &device.settings {
+            let (ip, settings) = (device.ip, settings.clone());
+            self.workers.run(reply, move || probe(ip, &settings));
+        }
+    }
+}
 
 /// Asks the projector at `ip` for power, errors, lamps, input, name and
 /// model. Blocks for at most three times `timeout` and 4 s.

@@ -9,10 +9,13 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Instant;
 
-use av_proto::driver::SnmpSettings;
+use av_proto::config::Device;
+use av_proto::driver::{DriverSettings, SnmpSettings};
 use av_proto::verdict::Status;
 use serde_json::Value;
 
+use crate::driver::workers::Workers;
+use crate::driver::{Driver, Reply, Rim};
 use crate::finding::Finding;
 use message::{Answer, Field, Stray};
 
@@ -22,6 +25,35 @@ const RECEIVE_SIZE: usize = 4096;
 /// Datagrams that are no answer to us, before the probe gives up: somebody is
 /// flooding it.
 const STRAYS_MAX: u32 = 64;
+
+/// The driver `snmp`.
+#[derive(Debug)]
+pub struct Snmp {
+    workers: Workers,
+}
+
+impl Snmp {
+    /// Starts nothing yet.
+    #[must_use]
+    pub fn start(rim: &Rim) -> Self {
+        Self {
+            workers: rim.workers.clone(),
+        }
+    }
+}
+
+impl Driver for Snmp {
+    fn name(&self) -> &'static str {
+        "snmp"
+    }
+
+    fn probe(&self, device: &Device, reply: Reply) {
+        if let DriverSettings::Snmp(settings) = &device.settings {
+            let (ip, settings) = (device.ip, settings.clone());
+            self.workers.run(reply, move || probe(ip, &settings));
+        }
+    }
+}
 
 /// Asks the agent at `ip`. Blocks for at most `timeout` × (1 + `retries`).
 ///

@@ -159,10 +159,10 @@ impl Draft {
             }
         };
         let warnings = match &device.settings {
-            DriverSettings::Unsupported(name) => vec![FieldError::new(
+            DriverSettings::Other { driver, .. } => vec![FieldError::new(
                 "driver",
                 format!(
-                    "{name:?} is none that an agent of this version has: it will not be probed"
+                    "{driver:?} is none that an agent of this version has: it will not be probed"
                 ),
             )],
             _ => Vec::new(),

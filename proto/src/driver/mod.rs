@@ -25,14 +25,31 @@ pub enum DriverSettings {
     Snmp(SnmpSettings),
     /// PJLink over TCP.
     Pjlink(PjlinkSettings),
-    /// A driver that this version does not know, by its name.
-    Unsupported(String),
+    /// A driver that this crate does not know: whoever has it reads its
+    /// settings itself.
+    Other {
+        /// Its name.
+        driver: String,
+        /// Its section of `driver_config`, a JSON text; `{}` where absent.
+        section: String,
+    },
 }
 
 /// The sections of a `driver_config`, by driver.
 pub type Sections = BTreeMap<String, Option<Box<RawValue>>>;
 
 impl DriverSettings {
+    /// The driver's name, in lower case.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Ping(_) => "ping",
+            Self::Snmp(_) => "snmp",
+            Self::Pjlink(_) => "pjlink",
+            Self::Other { driver, .. } => driver,
+        }
+    }
+
     /// Reads the section of `driver` from a `driver_config` split into
     /// sections. An absent section means the driver's defaults.
     ///
@@ -59,7 +76,10 @@ impl DriverSettings {
                 .and_then(|document: pjlink::Document| document.validate())
                 .map(Self::Pjlink),
             "" => return Err(vec![FieldError::new("driver", "is empty")]),
-            _ => Ok(Self::Unsupported(name.clone())),
+            _ => Ok(Self::Other {
+                driver: name.clone(),
+                section: String::from_utf8_lossy(section).into_owned(),
+            }),
         };
         parsed.map_err(|errors| {
             errors
@@ -252,7 +272,10 @@ mod tests {
     fn an_unknown_driver_is_kept_by_name() {
         assert_eq!(
             parse("Telnet", "{}").unwrap(),
-            DriverSettings::Unsupported("telnet".to_owned())
+            DriverSettings::Other {
+                driver: "telnet".to_owned(),
+                section: "{}".to_owned(),
+            }
         );
     }
 }

@@ -1,0 +1,102 @@
+//! What every driver is, and the list of them.
+//!
+//! A driver takes a device and a [`Reply`], returns at once, and answers when
+//! it knows. Where its work runs is its own affair:
+//!
+//! | module | for drivers that |
+//! |---|---|
+//! | [`engine`] | have many devices in flight on one thread |
+//! | [`workers`] | block; a bounded number at a time |
+//! | [`wire`] | show what went over the wire, secrets hidden |
+//!
+//! To add a driver, write its file and add its line to [`Drivers::start`].
+
+pub mod engine;
+mod reply;
+pub mod wire;
+pub mod workers;
+
+use av_proto::config::Device;
+use av_proto::verdict::Status;
+use crossbeam_channel::unbounded;
+
+use crate::finding::Finding;
+use crate::supervisor::Health;
+use crate::{icmp, pjlink, snmp};
+
+pub use reply::{Done, Reply};
+use workers::Workers;
+
+/// One way to probe a device.
+pub trait Driver: Send + Sync {
+    /// What a device's `driver` says to be probed by this one, in lower case.
+    fn name(&self) -> &'static str;
+
+    /// Begins a probe and returns at once; the finding goes to `reply`, at the
+    /// latest a few times the settings' time-out later.
+    fn probe(&self, device: &Device, reply: Reply);
+}
+
+/// What drivers are built from.
+#[derive(Debug, Clone)]
+pub struct Rim {
+    /// For what blocks.
+    pub workers: Workers,
+    /// Where panics are told.
+    pub health: Health,
+}
+
+/// Whoever can begin a probe of any device.
+pub trait Prober: Send + Sync {
+    /// Begins a probe and returns at once; see [`Driver::probe`].
+    fn begin(&self, device: &Device, reply: Reply);
+}
+
+/// The drivers of this agent.
+pub struct Drivers(Vec<Box<dyn Driver>>);
+
+impl Drivers {
+    /// Starts every driver.
+    #[must_use]
+    pub fn start(health: &Health) -> Self {
+        let rim = Rim {
+            workers: Workers::new(health),
+            health: health.clone(),
+        };
+        Self(vec![
+            Box::new(icmp::Ping::start(&rim)),
+            Box::new(snmp::Snmp::start(&rim)),
+            Box::new(pjlink::Pjlink::start(&rim)),
+        ])
+    }
+
+    /// Their names.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.0.iter().map(|driver| driver.name())
+    }
+}
+
+impl Prober for Drivers {
+    fn begin(&self, device: &Device, reply: Reply) {
+        let name = device.settings.name();
+        match self.0.iter().find(|driver| driver.name() == name) {
+            Some(driver) => driver.probe(device, reply),
+            None => reply.send(
+                Finding::new(Status::Unknown)
+                    .with_detail(format!("this agent has no driver {name:?}")),
+            ),
+        }
+    }
+}
+
+/// Probes one device and waits for what is found.
+#[must_use]
+pub fn probe_once(prober: &dyn Prober, device: &Device) -> Finding {
+    let (to, findings) = unbounded();
+    prober.begin(device, Reply::new(0, to));
+    match findings.recv() {
+        Ok(done) => done.finding,
+        // A reply that is dropped answers too.
+        Err(_) => Reply::lost(),
+    }
+}
