@@ -183,7 +183,7 @@ mod tests {
                 "timezone: \"Mars/Base\" is not an IANA time zone, UTC is used",
                 "devices[0].ip: \"x\" is not an IP address",
                 "devices[1].driver_config.pjlink.port: 0 is not a port (1 to 65535)",
-                "devices[2]: invalid type: integer `17`, expected struct DeviceDocument",
+                "devices[2]: is a number, not an object",
             ]
         );
         assert_eq!(

@@ -1,5 +1,7 @@
 //! The command line: arguments in, exit code out.
 
+mod chosen;
+
 use std::fmt;
 use std::io::{Read, Write, stdin, stdout};
 use std::path::{Path, PathBuf};
@@ -11,6 +13,7 @@ use av_proto::schedule::zone;
 use av_proto::text::one_line;
 use clap::{Args, Parser, Subcommand};
 
+use self::chosen::PasswordSource;
 use crate::admin::{self, Settings, password};
 use crate::check;
 use crate::notify::{self, Mail};
@@ -103,16 +106,15 @@ enum SiteCommand {
 
 #[derive(Debug, Subcommand)]
 enum UserCommand {
-    /// Adds a user and prints a new password, which cannot be shown again
+    /// Adds a user; asks for the password at a terminal, or else reads one line
     Add {
         /// The name with which the user logs in
         name: String,
         /// What the user may do
         #[arg(long, value_enum, default_value_t = RoleName::Viewer)]
         role: RoleName,
-        /// Take the password from standard input, one line, instead of making one
-        #[arg(long)]
-        password_stdin: bool,
+        #[command(flatten)]
+        password: PasswordSource,
         #[command(flatten)]
         database: Database,
     },
@@ -120,9 +122,8 @@ enum UserCommand {
     Password {
         /// The user's name
         name: String,
-        /// Take the password from standard input, one line, instead of making one
-        #[arg(long)]
-        password_stdin: bool,
+        #[command(flatten)]
+        password: PasswordSource,
         #[command(flatten)]
         database: Database,
     },
@@ -298,14 +299,14 @@ fn execute(command: Command) -> Result<ExitCode, Failure> {
         Command::User(UserCommand::Add {
             name,
             role,
-            password_stdin,
+            password,
             database,
-        }) => add_user(&name, role.into(), password_stdin, database)?,
+        }) => add_user(&name, role.into(), password, database)?,
         Command::User(UserCommand::Password {
             name,
-            password_stdin,
+            password,
             database,
-        }) => change_password(&name, password_stdin, database)?,
+        }) => change_password(&name, password, database)?,
         Command::User(UserCommand::List { database }) => list_users(database)?,
         Command::Hash { file } => hash(&file)?,
         Command::CheckConfig { file } => return check_config(&file),
@@ -421,11 +422,11 @@ fn at_the_terminal() -> Actor {
 fn add_user(
     name: &str,
     role: Role,
-    password_stdin: bool,
+    source: PasswordSource,
     database: Database,
 ) -> Result<(), Failure> {
     admin::check_user_name(name).map_err(Failure::new)?;
-    let chosen = chosen_password(name, password_stdin)?;
+    let chosen = source.choose(name)?;
     let hash = password::hash(&chosen.text).map_err(Failure::new)?;
     let (store, _) = database.open()?;
     store
@@ -437,56 +438,19 @@ fn add_user(
     chosen.tell(&format!("User {name:?} is added."))
 }
 
-fn change_password(name: &str, password_stdin: bool, database: Database) -> Result<(), Failure> {
+fn change_password(name: &str, source: PasswordSource, database: Database) -> Result<(), Failure> {
     let (store, _) = database.open()?;
     let (id, _) = store
         .password_hash(name)
         .map_err(Failure::new)?
         .ok_or_else(|| Failure::new(format!("there is no user {name:?}")))?;
-    let chosen = chosen_password(name, password_stdin)?;
+    let chosen = source.choose(name)?;
     let hash = password::hash(&chosen.text).map_err(Failure::new)?;
     store
         .change_user(&at_the_terminal(), id, None, Some(&hash), None)
         .map_err(Failure::new)?
         .map_err(|_| Failure::new(format!("there is no user {name:?}")))?;
     chosen.tell(&format!("User {name:?} has a new password."))
-}
-
-/// A password, and whether the person knows it already.
-struct Chosen {
-    text: String,
-    is_new: bool,
-}
-
-impl Chosen {
-    /// Says what was done, and the password where it is a new one: alone on
-    /// standard output, for scripts.
-    fn tell(&self, done: &str) -> Result<(), Failure> {
-        if !self.is_new {
-            eprintln!("{done}");
-            return Ok(());
-        }
-        eprintln!("{done} The password follows; it cannot be shown again.");
-        print(&format!("{}\n", self.text))
-    }
-}
-
-fn chosen_password(name: &str, from_stdin: bool) -> Result<Chosen, Failure> {
-    if !from_stdin {
-        // 128 bits are plenty, and can be typed.
-        let text = new_token()?.chars().take(32).collect();
-        return Ok(Chosen { text, is_new: true });
-    }
-    let mut text = String::new();
-    stdin()
-        .read_line(&mut text)
-        .map_err(|error| Failure::unreadable(format!("standard input: {error}")))?;
-    let text = text.trim_end_matches(['\r', '\n']).to_owned();
-    password::check(name, &text).map_err(Failure::new)?;
-    Ok(Chosen {
-        text,
-        is_new: false,
-    })
 }
 
 fn list_users(database: Database) -> Result<(), Failure> {

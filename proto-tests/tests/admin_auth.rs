@@ -6,7 +6,7 @@ use admin_support::{
     Browser, Office, PASSWORD, add_user, assert_error, bad_fields, cookie, log_in, user_command,
 };
 use av_proto_tests::pg::Database;
-use av_proto_tests::process::{Answer, Backend};
+use av_proto_tests::process::{Answer, Backend, backend_command};
 use serde_json::{Value, json};
 
 const JSON: (&str, &str) = ("Content-Type", "application/json");
@@ -73,13 +73,17 @@ fn the_first_user_is_made_with_a_link_that_works_once() {
 #[test]
 fn users_are_added_by_the_command_line() {
     let db = Database::create();
-    let generated = user_command(&db, &["add", "Anna", "--role", "admin"], "");
+    let generated = user_command(&db, &["add", "Anna", "--role", "admin", "--generate"], "");
     assert!(generated.status.success(), "{generated:?}");
     let password = String::from_utf8(generated.stdout).unwrap();
     assert_eq!(password.trim_end().len(), 32);
     for (args, said) in [
-        (&["add", "anna"][..], "there is a user \"anna\" already"),
+        (
+            &["add", "anna", "--generate"][..],
+            "there is a user \"anna\" already",
+        ),
         (&["add", ""], "name: is empty"),
+        (&["add", "bob"], "has less than 10 characters"),
         (
             &["add", "bob", "--password-stdin"],
             "has less than 10 characters",
@@ -91,6 +95,10 @@ fn users_are_added_by_the_command_line() {
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert!(stderr.contains(said), "{stderr}");
     }
+    let nothing = user_command(&db, &["add", "bob"], "");
+    assert_eq!(nothing.status.code(), Some(1));
+    let stderr = String::from_utf8(nothing.stderr).unwrap();
+    assert!(stderr.contains("--generate makes one"), "{stderr}");
     let backend = Backend::start(&db.url());
     assert!(!backend.process.log().contains("/setup/"));
     let browser = log_in(&backend, "ANNA", password.trim_end());
@@ -98,14 +106,88 @@ fn users_are_added_by_the_command_line() {
 
     // A new password ends what was open.
     let old = cookie(&browser);
-    let changed = user_command(&db, &["password", "Anna", "--password-stdin"], PASSWORD);
+    // From a pipe it is one line; what follows is not looked at.
+    let changed = user_command(&db, &["password", "Anna"], &format!("{PASSWORD}\nx\n"));
     assert!(changed.status.success(), "{changed:?}");
+    assert_eq!(changed.stdout, b"", "who knows it needs no copy of it");
     let me = backend.request("GET", "/admin/me", &[("Cookie", &old)], None);
     assert_eq!(me.status, 401);
     assert_eq!(log_in(&backend, "Anna", PASSWORD).status, 200);
     let list = user_command(&db, &["list"], "");
     let list = String::from_utf8(list.stdout).unwrap();
     assert!(list.contains("Anna  admin"), "{list}");
+}
+
+/// Runs a command at a terminal of its own, and types each answer once its
+/// question is there and the terminal shows nothing of what is typed. Prints
+/// what the terminal showed; ends as the command does.
+const AT_A_TERMINAL: &str = r#"
+import os, pty, select, sys, termios, time
+answers, command = sys.argv[1].split("|"), sys.argv[2:]
+child, terminal = pty.fork()
+if child == 0:
+    os.execvp(command[0], command)
+shown, asked, end = b"", 0, time.monotonic() + 120
+while time.monotonic() < end:
+    if select.select([terminal], [], [], 0.02)[0]:
+        try:
+            more = os.read(terminal, 4096)
+        except OSError:
+            break
+        if not more:
+            break
+        shown += more
+    hidden = not termios.tcgetattr(terminal)[3] & termios.ECHO
+    if asked < len(answers) and shown.count(b": ") > asked and hidden:
+        os.write(terminal, answers[asked].encode() + b"\n")
+        asked += 1
+sys.stdout.buffer.write(shown)
+sys.stdout.flush()
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"#;
+
+#[test]
+fn at_a_terminal_the_password_is_asked_for_and_not_shown() {
+    let db = Database::create();
+    let at_a_terminal = |answers: &str| {
+        let command = backend_command(&db.url());
+        let mut terminal = std::process::Command::new("python3");
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => terminal.env(name, value),
+                None => terminal.env_remove(name),
+            };
+        }
+        let output = terminal
+            .args(["-c", AT_A_TERMINAL, answers])
+            .arg(command.get_program())
+            .args(command.get_args())
+            .args(["user", "add", "Anna", "--role", "admin"])
+            .output()
+            .unwrap();
+        let shown = String::from_utf8(output.stdout).unwrap();
+        (output.status.code(), shown)
+    };
+    for (answers, said) in [
+        ("short".to_owned(), "has less than 10 characters"),
+        (
+            format!("{PASSWORD}|{PASSWORD}!"),
+            "the two passwords are not the same",
+        ),
+    ] {
+        let (code, shown) = at_a_terminal(&answers);
+        assert_eq!(code, Some(1), "{shown}");
+        assert!(shown.contains(said), "{shown}");
+        assert!(!shown.contains(PASSWORD), "{shown}");
+    }
+    let (code, shown) = at_a_terminal(&format!("{PASSWORD}|{PASSWORD}"));
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(shown.contains("Password of \"Anna\": "), "{shown}");
+    assert!(shown.contains("The same again: "), "{shown}");
+    assert!(shown.contains("is added"), "{shown}");
+    assert!(!shown.contains(PASSWORD), "{shown}");
+    let backend = Backend::start(&db.url());
+    assert_eq!(log_in(&backend, "Anna", PASSWORD).status, 200);
 }
 
 #[test]

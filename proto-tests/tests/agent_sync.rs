@@ -145,7 +145,7 @@ fn a_bad_backend_changes_nothing_and_is_said() {
         (ConfigAnswer::Raw(vec![b' '; 40 << 20]), "larger than"),
         (
             raw(&|body| body["doubt_after_days"] = json!("two")),
-            "doubt_after_days: invalid type",
+            "doubt_after_days: is a text, not a whole number",
         ),
         (
             raw(&|body| {

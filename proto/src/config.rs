@@ -651,18 +651,11 @@ mod tests {
                             .to_owned(),
                     ]
                 ),
-                (
-                    2,
-                    None,
-                    vec!["ip: invalid type: integer `5`, expected a string".to_owned()]
-                ),
+                (2, None, vec!["ip: is a number, not a text".to_owned()]),
                 (
                     3,
                     None,
-                    vec![
-                        "document: invalid type: integer `7`, expected struct DeviceDocument"
-                            .to_owned()
-                    ]
+                    vec!["document: is a number, not an object".to_owned()]
                 ),
                 (
                     4,
@@ -672,15 +665,12 @@ mod tests {
                 (
                     5,
                     Some("10.0.0.2"),
-                    vec!["driver_config: invalid type: sequence, expected a map".to_owned()]
+                    vec!["driver_config: is a list, not an object".to_owned()]
                 ),
                 (
                     6,
                     Some("10.0.0.3"),
-                    vec![
-                        "expectations.always_on: invalid type: integer `1`, expected a boolean"
-                            .to_owned()
-                    ]
+                    vec!["expectations.always_on: is a number, not true or false".to_owned()]
                 ),
             ]
         );
@@ -754,7 +744,7 @@ mod tests {
             ),
             (
                 r#"{"config_hash":"00000000000000000000000000000000","site_name":"a","timezone":null}"#,
-                "timezone: invalid type: null, expected a string",
+                "timezone: is null, not a text",
             ),
         ] {
             assert_eq!(

@@ -65,17 +65,53 @@ pub fn from_json<T: DeserializeOwned>(json: &[u8]) -> Result<T, FieldError> {
     Ok(value)
 }
 
-/// serde_json's message; the position only where the syntax is wrong.
+/// serde_json's message in plain words; the position only where the syntax is
+/// wrong.
 fn problem(error: &serde_json::Error) -> String {
     let message = error.to_string();
     if error.is_data() {
-        match message.rfind(" at line ") {
-            Some(end) => message[..end].to_owned(),
-            None => message,
-        }
+        let message = match message.rfind(" at line ") {
+            Some(end) => &message[..end],
+            None => &message,
+        };
+        in_plain_words(message).unwrap_or_else(|| message.to_owned())
     } else {
         format!("is not JSON: {message}")
     }
+}
+
+/// What serde says of a value of another type, without the value: a password
+/// that was entered as a number must not stand in an error.
+fn in_plain_words(message: &str) -> Option<String> {
+    let (found, wanted) = message
+        .strip_prefix("invalid type: ")?
+        .rsplit_once(", expected ")?;
+    let found = match found.split([' ', ',']).next()? {
+        "string" | "character" => "a text",
+        "integer" => "a number",
+        "floating" => "a number that is not whole",
+        "boolean" => "true or false",
+        "sequence" => "a list",
+        "map" => "an object",
+        "null" | "unit" => "null",
+        _ => "something else",
+    };
+    let wanted = match wanted {
+        "a string" => "a text",
+        "a boolean" => "true or false",
+        "a sequence" => "a list",
+        "a map" => "an object",
+        "f32" | "f64" => "a number",
+        wanted if wanted.starts_with("struct ") => "an object",
+        wanted if wanted.strip_prefix(['i', 'u']).is_some_and(is_width) => "a whole number",
+        wanted => wanted,
+    };
+    Some(format!("is {found}, not {wanted}"))
+}
+
+/// Whether this is what follows the letter of an integer type.
+fn is_width(text: &str) -> bool {
+    text == "size" || (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 #[cfg(test)]
@@ -99,8 +135,18 @@ mod tests {
         for (json, message) in [
             (
                 r#"{"items":[{"port":1},{"port":"x"}]}"#,
-                "items[1].port: invalid type: string \"x\", expected u16",
+                "items[1].port: is a text, not a whole number",
             ),
+            (
+                r#"{"items":[{"port":1.5}]}"#,
+                "items[0].port: is a number that is not whole, not a whole number",
+            ),
+            (
+                r#"{"items":", expected x"}"#,
+                "items: is a text, not a list",
+            ),
+            (r#"{"items":[7]}"#, "items[0]: is a number, not an object"),
+            (r#"{"items":null}"#, "items: is null, not a list"),
             (r#"{"items":[{}]}"#, "items[0]: missing field `port`"),
             ("{}", "document: missing field `items`"),
             (

@@ -236,10 +236,21 @@ mod tests {
                     "driver_config.pjlink.password: is not 1 to 32 printable ASCII characters",
                 ],
             ),
+            // What is wrong with a secret is said without it.
+            (
+                "pjlink",
+                r#"{"pjlink":{"password":12345678}}"#,
+                vec!["driver_config.pjlink.password: is a number, not a text"],
+            ),
+            (
+                "pjlink",
+                r#"{"pjlink":"geheim7"}"#,
+                vec!["driver_config.pjlink: is a text, not an object"],
+            ),
             (
                 "snmp",
                 r#"{"snmp":{"port":"161"}}"#,
-                vec!["driver_config.snmp.port: invalid type: string \"161\", expected i64"],
+                vec!["driver_config.snmp.port: is a text, not a whole number"],
             ),
             (
                 "snmp",
