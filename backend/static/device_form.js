@@ -39,6 +39,7 @@
     // A driver that this page does not know stays what it is.
     if (![...fields.driver.options].some((option) => option.value === driver)) fields.driver.add(new Option(driver, driver));
     fields.driver.value = driver;
+    fields.alert_severity.value = device.alert_severity ?? "critical";
     for (const set of form.querySelectorAll("[data-driver]")) {
       const section = device.driver_config?.[set.dataset.driver] ?? {};
       for (const input of set.querySelectorAll("[data-config]")) {
@@ -85,7 +86,7 @@
       schedule.rules = wanted;
       expectations.schedule = schedule;
     }
-    const sent = { site_id: Number(form.dataset.site), driver, driver_config: config, expectations };
+    const sent = { site_id: Number(form.dataset.site), driver, driver_config: config, expectations, alert_severity: fields.alert_severity.value };
     for (const name of ["name", "ip", "type", "building", "floor", "room"]) sent[name] = fields[name].value.trim();
     if (sent.type === "") sent.type = "other";
     return sent;

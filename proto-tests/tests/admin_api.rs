@@ -953,6 +953,91 @@ fn an_import_is_all_or_nothing_and_names_row_and_field() {
     assert_error(&office.import(&query, JSON, "{"), 400, "is not JSON");
 }
 
+#[test]
+fn the_severity_of_alerts_is_set_with_the_device_and_is_no_part_of_its_configuration() {
+    let office = Office::open();
+    let (site, token) = office.site("Paris");
+    let mut device = projector(site, "10.0.0.1");
+    let (path, _) = add(&office, &device);
+    assert_eq!(office.get(&path)["alert_severity"], "critical");
+    let config = office.backend.get(&format!("/config/{token}"));
+    let versions = "SELECT count(*) FROM config_versions";
+    let before: i64 = office.one(versions);
+    let severity = || office.get(&path)["alert_severity"].clone();
+    let set = |method: &str, body: &Value| office.edit(method, &path, &[("If-Match", "*")], body);
+
+    let patched = set("PATCH", &json!({"alert_severity": "warning"}));
+    assert_eq!(patched.status, 200, "{patched:?}");
+    assert_eq!(patched.json()["alert_severity"], "warning");
+    let stored = "SELECT alert_severity FROM devices";
+    assert_eq!(office.one::<String>(stored), "warning");
+    let after = office.backend.get(&format!("/config/{token}"));
+    assert_eq!(
+        (&after.body, &after.headers["etag"]),
+        (&config.body, &config.headers["etag"])
+    );
+    assert!(!after.body.contains("severity"), "{}", after.body);
+    assert_eq!(
+        office.one::<String>(
+            "SELECT detail->'alert_severity'->>1 FROM audit WHERE action = 'device.update'"
+        ),
+        "warning"
+    );
+    // It is no version: an agent has nothing new to run.
+    assert_eq!(office.one::<i64>(versions), before);
+
+    // A client of the contract's device alone changes nothing about it.
+    assert_eq!(set("PUT", &device).status, 200);
+    assert_eq!(severity(), "warning");
+    for word in ["mild", "Critical", "warning "] {
+        let bad = set("PATCH", &json!({"alert_severity": word}));
+        assert_eq!(bad_fields(&bad), ["alert_severity"], "{bad:?}");
+    }
+    device["alert_severity"] = json!("critical");
+    assert_eq!(set("PUT", &device).status, 200);
+    assert_eq!(severity(), "critical");
+    device["ip"] = json!("10.0.0.2");
+    device["alert_severity"] = json!("warning");
+    let (other, _) = add(&office, &device);
+    assert_eq!(office.get(&other)["alert_severity"], "warning");
+
+    // Files have it, and files without it leave it.
+    let query = format!("site_id={site}");
+    let json_file = office.get(&format!("/admin/export?{query}"));
+    let listed: Vec<&Value> = json_file["devices"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|device| &device["alert_severity"])
+        .collect();
+    assert_eq!(listed, ["critical", "warning"]);
+    let csv = office.get_any(&format!("/admin/export?{query}&format=csv"));
+    assert!(
+        csv.body
+            .lines()
+            .next()
+            .unwrap()
+            .ends_with(",alert_severity"),
+        "{}",
+        csv.body
+    );
+    let old = "ip,name,driver\r\n10.0.0.2,Renamed,pjlink\r\n10.0.0.3,New,ping\r\n";
+    assert_eq!(office.import(&query, CSV, old).status, 200);
+    let all = "SELECT string_agg(alert_severity, ' ' ORDER BY ip) FROM devices";
+    assert_eq!(office.one::<String>(all), "critical warning critical");
+    let new = "ip,alert_severity\r\n10.0.0.1,warning\r\n10.0.0.2,\r\n10.0.0.3,warning\r\n";
+    let imported = office.import(&query, CSV, new);
+    assert_eq!(imported.status, 200, "{imported:?}");
+    assert_eq!(
+        imported.json()["changed"][0]["fields"],
+        json!({"alert_severity": ["critical", "warning"]})
+    );
+    assert_eq!(office.one::<String>(all), "warning warning warning");
+    let bad = office.import(&query, CSV, "ip,alert_severity\r\n10.0.0.1,grave\r\n");
+    assert_eq!(bad.json()["fields"][0]["field"], "alert_severity");
+    assert_eq!(bad.json()["fields"][0]["row"], 2);
+}
+
 /// The methods of an `Allow` header, HEAD aside.
 fn allowed(answer: &Answer) -> BTreeSet<String> {
     answer.headers["allow"]

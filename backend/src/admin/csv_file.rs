@@ -10,7 +10,7 @@ use super::secrets::is_secret;
 /// The columns of an export, which an import takes in any order. An import
 /// also takes columns such as `driver_config.pjlink.port` or
 /// `expectations.always_on`.
-pub(super) const COLUMNS: [&str; 9] = [
+pub(super) const COLUMNS: [&str; 10] = [
     "ip",
     "name",
     "building",
@@ -20,6 +20,7 @@ pub(super) const COLUMNS: [&str; 9] = [
     "driver",
     "driver_config",
     "expectations",
+    "alert_severity",
 ];
 
 /// What is wrong with a row of a file.
@@ -123,7 +124,7 @@ fn unguarded(cell: &str) -> &str {
 }
 
 /// Writes rows of [`COLUMNS`].
-pub(super) fn write(rows: impl Iterator<Item = [String; 9]>) -> Result<String, csv::Error> {
+pub(super) fn write(rows: impl Iterator<Item = [String; 10]>) -> Result<String, csv::Error> {
     let mut writer = csv::WriterBuilder::new()
         .terminator(csv::Terminator::CRLF)
         .from_writer(Vec::new());
@@ -168,7 +169,7 @@ pub(super) fn read(text: &str) -> Result<Vec<Row>, Vec<RowError>> {
                 continue;
             }
         };
-        let line = record.position().map_or(0, csv::Position::line);
+        let line = record.position().map_or(0, |at| first_line(text, at));
         if record.iter().all(|cell| cell.trim().is_empty()) {
             continue;
         }
@@ -198,6 +199,20 @@ pub(super) fn read(text: &str) -> Result<Vec<Row>, Vec<RowError>> {
     } else {
         Err(errors)
     }
+}
+
+/// The line in which a record begins. The reader gives the place at which the
+/// one before ended: within its CR LF, and before empty lines.
+fn first_line(text: &str, at: &csv::Position) -> u64 {
+    let skipped = usize::try_from(at.byte())
+        .ok()
+        .and_then(|byte| text.as_bytes().get(byte..))
+        .unwrap_or_default()
+        .iter()
+        .take_while(|byte| matches!(byte, b'\r' | b'\n'))
+        .filter(|byte| **byte == b'\n')
+        .count();
+    at.line() + u64::try_from(skipped).unwrap_or(0)
 }
 
 fn check_heads(heads: &[String]) -> Vec<RowError> {
@@ -296,6 +311,7 @@ mod tests {
             "ping",
             "{\"ping\": {\"count\": 12345678901234567890123}}",
             "{}",
+            "warning",
         ]
         .map(str::to_owned);
         let text = write(std::iter::once(cells.clone())).unwrap();
@@ -374,6 +390,8 @@ mod tests {
                 "driver_config",
             ),
             ("ip\n10.0.0.1,x\n", 2, "row"),
+            ("ip\r\n10.0.0.1\r\n\r\n10.0.0.2,x\r\n", 4, "row"),
+            ("ip,name\n10.0.0.1,\"A\nB\"\n\n10.0.0.2,x,y\n", 5, "row"),
             ("", 1, "ip"),
         ] {
             let errors = read(text).unwrap_err();

@@ -76,6 +76,7 @@ struct Document<'a> {
     driver: &'a str,
     driver_config: Box<RawValue>,
     expectations: Box<RawValue>,
+    alert_severity: &'static str,
     state: StateDocument<'a>,
     created_at: Timestamp,
     updated_at: Timestamp,
@@ -112,6 +113,7 @@ fn document<'a>(
             mask(config)
         }),
         expectations: raw(fields.expectations.as_deref().unwrap_or("{}").to_owned()),
+        alert_severity: fields.alert_severity.word(),
         state: StateDocument::new(device.state.as_ref()),
         created_at: device.created_at,
         updated_at: device.updated_at,
@@ -342,6 +344,7 @@ pub(super) fn overlaid(
             ("room", text(stored.room.as_deref())),
             ("type", text(Some(&stored.device_type))),
             ("driver", text(Some(&stored.driver))),
+            ("alert_severity", text(Some(stored.alert_severity.word()))),
             ("driver_config", json(&stored.driver_config)),
             ("expectations", json(&stored.expectations)),
         ] {

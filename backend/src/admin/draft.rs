@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::input::{check_name, check_text, missing_by_name};
 use super::secrets::{mask, restore};
-use crate::store::inventory::DeviceFields;
+use crate::store::inventory::{AlertSeverity, DeviceFields};
 
 /// The most characters of a device's name.
 const NAME_MAX: usize = 200;
@@ -41,6 +41,8 @@ pub(super) struct Draft {
     /// The same.
     pjlink: Option<Box<RawValue>>,
     pub(super) expectations: Option<Box<RawValue>>,
+    /// No part of the contract's device: who leaves it out keeps what is stored.
+    pub(super) alert_severity: Option<String>,
     #[serde(rename = "id")]
     _id: Option<IgnoredAny>,
     #[serde(rename = "site")]
@@ -104,6 +106,17 @@ impl Draft {
             place(&mut errors, "type", self.device_type).unwrap_or_else(|| "other".to_owned());
         let driver = self.driver.trim().to_ascii_lowercase();
         check_text(&mut errors, "driver", &driver, WORD_MAX);
+        let alert_severity = match self.alert_severity.as_deref() {
+            None | Some("") => stored.map(|stored| stored.alert_severity),
+            Some(word) => AlertSeverity::of_word(word).or_else(|| {
+                errors.push(FieldError::new(
+                    "alert_severity",
+                    "is not warning or critical",
+                ));
+                None
+            }),
+        }
+        .unwrap_or_default();
 
         let stored_config = stored.and_then(|stored| stored.driver_config.as_deref());
         let driver_config = sections(self.driver_config, self.snmp, self.pjlink)
@@ -180,6 +193,7 @@ impl Draft {
                 driver,
                 driver_config,
                 expectations,
+                alert_severity,
             },
             warnings,
         })
@@ -309,6 +323,10 @@ pub(super) fn changes(
         if old.map_or("", String::as_str) != new.map_or("", String::as_str) {
             changed.insert(field.to_owned(), json!([old, new]));
         }
+    }
+    let (old, new) = (before.alert_severity, after.alert_severity);
+    if old != new {
+        changed.insert("alert_severity".to_owned(), json!([old.word(), new.word()]));
     }
     if before.site_id != after.site_id {
         changed.insert("site_id".to_owned(), json!([before.site_id, after.site_id]));

@@ -84,6 +84,7 @@ struct Exported<'a> {
     driver: &'a str,
     driver_config: Box<RawValue>,
     expectations: Box<RawValue>,
+    alert_severity: &'static str,
 }
 
 fn export(admin: &Admin, call: &Call<'_>) -> Result<Answer, Answer> {
@@ -129,6 +130,7 @@ fn export(admin: &Admin, call: &Call<'_>) -> Result<Answer, Answer> {
                             .unwrap_or_else(|| "{}".to_owned()),
                     )
                     .unwrap_or_default(),
+                    alert_severity: fields.alert_severity.word(),
                 })
                 .collect();
             #[derive(Serialize)]
@@ -160,6 +162,7 @@ fn export(admin: &Admin, call: &Call<'_>) -> Result<Answer, Answer> {
                         .expectations
                         .clone()
                         .unwrap_or_else(|| "{}".to_owned()),
+                    fields.alert_severity.word().to_owned(),
                 ]
             });
             let text = csv_file::write(rows).map_err(|error| {

@@ -65,6 +65,37 @@ pub struct SiteRecord {
 /// The verdicts in the order of [`SiteRecord::verdicts`].
 pub const VERDICTS: [&str; 5] = ["ok", "fault", "expected_off", "doubt", "unknown"];
 
+/// How seriously a fault of a device is to be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AlertSeverity {
+    /// It can wait for the morning.
+    Warning,
+    /// It cannot.
+    #[default]
+    Critical,
+}
+
+impl AlertSeverity {
+    /// The word of the API and the database.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+        }
+    }
+
+    /// What the word means; `None` where it is no such word.
+    #[must_use]
+    pub fn of_word(word: &str) -> Option<Self> {
+        match word {
+            "warning" => Some(Self::Warning),
+            "critical" => Some(Self::Critical),
+            _ => None,
+        }
+    }
+}
+
 /// What an administrator sets of a device. The JSON fields are texts, so that
 /// numbers keep every digit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +120,8 @@ pub struct DeviceFields {
     pub driver_config: Option<String>,
     /// What is expected of it.
     pub expectations: Option<String>,
+    /// Of its alerts to come. No part of the configuration that an agent gets.
+    pub alert_severity: AlertSeverity,
 }
 
 /// A device as an administrator sees it.
@@ -230,7 +263,7 @@ const DEVICE_COLUMNS: &str = "
     nullif(d.driver_config, 'null')::text, nullif(d.expectations, 'null')::text,
     s.name, s.timezone, d.created_at, d.updated_at,
     t.status, t.verdict, t.detail, t.metrics::text, t.observed_at, t.last_seen, t.last_ok_at,
-    t.verdict_since, t.stale";
+    t.verdict_since, t.stale, d.alert_severity";
 
 fn device(row: &Row) -> DeviceRecord {
     DeviceRecord {
@@ -246,6 +279,8 @@ fn device(row: &Row) -> DeviceRecord {
             driver: row.get(8),
             driver_config: row.get(9),
             expectations: row.get(10),
+            // A constraint of the column allows these words alone.
+            alert_severity: AlertSeverity::of_word(row.get(24)).unwrap_or_default(),
         },
         site: row.get(11),
         timezone: row.get(12),
@@ -516,14 +551,15 @@ impl Store {
     /// # Errors
     /// [`StoreError::Taken`] where the site has one of this address.
     pub fn create_device(&self, actor: &Actor, fields: &DeviceFields) -> Result<i64, StoreError> {
+        let severity = fields.alert_severity.word();
         let created: Result<i64, Lost> = self.act(actor, |transaction| {
             let id = transaction
                 .query_one(
                     "INSERT INTO devices (site_id, ip, name, building, floor, room, device_type,
-                                          driver, driver_config, expectations)
-                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::text::jsonb, $10::text::jsonb)
+                                          driver, driver_config, expectations, alert_severity)
+                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::text::jsonb, $10::text::jsonb, $11)
                      RETURNING id",
-                    &device_parameters(fields),
+                    &device_parameters(fields, &severity),
                 )?
                 .get(0);
             record(
@@ -549,16 +585,17 @@ impl Store {
         changes: &Value,
     ) -> Result<Result<(), Lost>, StoreError> {
         let updated_at = to_sql(before.updated_at);
+        let severity = after.alert_severity.word();
         self.act(actor, |transaction| {
-            let mut parameters = device_parameters(after).to_vec();
+            let mut parameters = device_parameters(after, &severity).to_vec();
             parameters.push(&before.id);
             parameters.push(&updated_at);
             let changed = transaction.execute(
                 "UPDATE devices
                     SET site_id = $1, ip = $2, name = $3, building = $4, floor = $5, room = $6,
                         device_type = $7, driver = $8, driver_config = $9::text::jsonb,
-                        expectations = $10::text::jsonb
-                  WHERE id = $11 AND updated_at = $12",
+                        expectations = $10::text::jsonb, alert_severity = $11
+                  WHERE id = $12 AND updated_at = $13",
                 &parameters,
             )?;
             if changed == 0 {
@@ -606,7 +643,10 @@ impl Store {
     }
 }
 
-fn device_parameters(fields: &DeviceFields) -> [&(dyn ToSql + Sync); 10] {
+fn device_parameters<'a>(
+    fields: &'a DeviceFields,
+    severity: &'a &'static str,
+) -> [&'a (dyn ToSql + Sync); 11] {
     [
         &fields.site_id,
         &fields.ip,
@@ -618,6 +658,7 @@ fn device_parameters(fields: &DeviceFields) -> [&(dyn ToSql + Sync); 10] {
         &fields.driver,
         &fields.driver_config,
         &fields.expectations,
+        severity,
     ]
 }
 

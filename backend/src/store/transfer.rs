@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::actor::Actor;
 use super::audit::{Deed, record};
-use super::inventory::{DeviceFields, Lost};
+use super::inventory::{AlertSeverity, DeviceFields, Lost};
 use super::{Store, StoreError};
 
 /// The devices of a site in one snapshot.
@@ -50,7 +50,8 @@ impl Store {
             let rows = client.query_typed(
                 "SELECT s.name, s.timezone, s.config_revision,
                         d.id, d.ip, d.name, d.building, d.floor, d.room, d.device_type, d.driver,
-                        nullif(d.driver_config, 'null')::text, nullif(d.expectations, 'null')::text
+                        nullif(d.driver_config, 'null')::text, nullif(d.expectations, 'null')::text,
+                        d.alert_severity
                    FROM sites s LEFT JOIN devices d ON d.site_id = s.id
                   WHERE s.id = $1
                   ORDER BY d.building NULLS FIRST, d.floor NULLS FIRST, d.room NULLS FIRST,
@@ -78,6 +79,7 @@ impl Store {
                             driver: row.get(10),
                             driver_config: row.get(11),
                             expectations: row.get(12),
+                            alert_severity: AlertSeverity::of_word(row.get(13)).unwrap_or_default(),
                         },
                     ))
                 })
@@ -131,11 +133,13 @@ impl Store {
                         SET ip = n.ip, name = n.name, building = n.building, floor = n.floor,
                             room = n.room, device_type = n.device_type, driver = n.driver,
                             driver_config = n.driver_config::jsonb,
-                            expectations = n.expectations::jsonb
+                            expectations = n.expectations::jsonb,
+                            alert_severity = n.alert_severity
                        FROM unnest($2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[],
-                                   $7::text[], $8::text[], $9::text[], $10::text[], $11::text[])
+                                   $7::text[], $8::text[], $9::text[], $10::text[], $11::text[],
+                                   $12::text[])
                             AS n (id, ip, name, building, floor, room, device_type, driver,
-                                  driver_config, expectations)
+                                  driver_config, expectations, alert_severity)
                       WHERE d.id = n.id AND d.site_id = $1",
                     &[
                         &site_id,
@@ -149,19 +153,20 @@ impl Store {
                         &changed.driver,
                         &changed.driver_config,
                         &changed.expectations,
+                        &changed.alert_severity,
                     ],
                 )?;
             }
             if !plan.added.is_empty() {
                 transaction.execute(
                     "INSERT INTO devices (site_id, ip, name, building, floor, room, device_type,
-                                          driver, driver_config, expectations)
+                                          driver, driver_config, expectations, alert_severity)
                      SELECT $1, ip, name, building, floor, room, device_type, driver,
-                            driver_config::jsonb, expectations::jsonb
+                            driver_config::jsonb, expectations::jsonb, alert_severity
                        FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
-                                   $7::text[], $8::text[], $9::text[], $10::text[])
+                                   $7::text[], $8::text[], $9::text[], $10::text[], $11::text[])
                             AS n (ip, name, building, floor, room, device_type, driver,
-                                  driver_config, expectations)",
+                                  driver_config, expectations, alert_severity)",
                     &[
                         &site_id,
                         &added.ip,
@@ -173,6 +178,7 @@ impl Store {
                         &added.driver,
                         &added.driver_config,
                         &added.expectations,
+                        &added.alert_severity,
                     ],
                 )?;
             }
@@ -202,6 +208,7 @@ struct Columns<'a> {
     driver: Vec<&'a str>,
     driver_config: Vec<Option<&'a str>>,
     expectations: Vec<Option<&'a str>>,
+    alert_severity: Vec<&'a str>,
 }
 
 impl<'a> Columns<'a> {
@@ -220,6 +227,7 @@ impl<'a> Columns<'a> {
             driver: text(|row| &row.driver),
             driver_config: maybe(|row| row.driver_config.as_deref()),
             expectations: maybe(|row| row.expectations.as_deref()),
+            alert_severity: text(|row| row.alert_severity.word()),
         }
     }
 }

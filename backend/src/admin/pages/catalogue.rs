@@ -254,6 +254,7 @@ pub(super) const CATALOGUE: &[(&str, &str, &str)] = &[
     ("device.ip", "IP address", "Adresse IP"),
     ("device.type", "Kind", "Nature"),
     ("device.driver", "Driver", "Pilote"),
+    ("device.severity", "Its alerts are", "Gravité des alertes"),
     (
         "device.delete",
         "Delete the device",
