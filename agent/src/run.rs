@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use crate::collector::Collector;
 use crate::config::{ConfigStore, LoadError};
-use crate::driver::Drivers;
+use crate::driver::{Drivers, ProbeNow};
 use crate::http_client::HttpClient;
 use crate::page::{self, Page, Sources};
 use crate::report::{Limits, Reporter};
@@ -78,6 +78,7 @@ pub fn run(settings: &Settings, terminate: &Receiver<()>) -> Result<(), RunError
     let (sync_now, sync_asked) = bounded(1);
     let (config_changed, config_news) = bounded(1);
     let (batches, batches_in) = bounded(BATCHES);
+    let (probe_now, probe_wishes) = ProbeNow::channel();
     let health = Health::default();
     let client = HttpClient::new();
     let supervisor = Supervisor::new(health.clone(), stop.clone(), fatal);
@@ -97,9 +98,10 @@ pub fn run(settings: &Settings, terminate: &Receiver<()>) -> Result<(), RunError
     let mut collector = Collector {
         handle: Arc::clone(&handle),
         snapshots: snapshots.clone(),
-        prober: Arc::new(Drivers::start(&health)),
+        prober: Arc::new(Drivers::start_with(&health, probe_now)),
         memory_path: settings.state_dir.join("devices.json"),
         config_changed: config_news,
+        probe_now: probe_wishes,
         batches,
         stop: stop.clone(),
     };

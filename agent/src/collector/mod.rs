@@ -6,6 +6,7 @@ mod memory;
 mod state;
 mod sweep;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use crossbeam_channel::{Receiver, Sender, select};
 use jiff::Timestamp;
 
 use crate::config::ConfigHandle;
-use crate::driver::Prober;
+use crate::driver::{Prober, Reply};
 use crate::snapshot::Snapshots;
 use crate::supervisor::Stop;
 
@@ -42,6 +43,8 @@ pub struct Collector {
     pub memory_path: PathBuf,
     /// Says that the handle holds a new configuration.
     pub config_changed: Receiver<()>,
+    /// Devices that want to be probed at once.
+    pub probe_now: Receiver<IpAddr>,
     /// Where batches go.
     pub batches: Sender<Batch>,
     /// The stop signal.
@@ -60,11 +63,52 @@ impl Collector {
                 return;
             };
             let next = began + interval;
-            select! {
-                recv(self.stop) -> _ => return,
-                recv(self.config_changed) -> changed => if changed.is_err() { return },
-                default(next.saturating_duration_since(Instant::now())) => {}
+            let mut wishes = self.probe_now.clone();
+            loop {
+                select! {
+                    recv(self.stop) -> _ => return,
+                    recv(self.config_changed) -> changed => {
+                        if changed.is_err() {
+                            return;
+                        }
+                        break;
+                    }
+                    recv(wishes) -> ip => match ip {
+                        Ok(ip) => if self.probe(ip, &mut memory).is_none() { return },
+                        Err(_) => wishes = crossbeam_channel::never(),
+                    },
+                    default(next.saturating_duration_since(Instant::now())) => break,
+                }
             }
+        }
+    }
+
+    /// Probes one device between two sweeps, and reports it at once; `None` at
+    /// the stop signal.
+    fn probe(&self, ip: IpAddr, memory: &mut MemoryStore) -> Option<()> {
+        let active = self.handle.load_full();
+        let Some(device) = active.site.devices.iter().find(|d| d.ip == ip) else {
+            return Some(());
+        };
+        let (to, findings) = crossbeam_channel::unbounded();
+        self.prober.begin(device, Reply::new(0, to));
+        let done = select! {
+            recv(findings) -> done => done.ok()?,
+            recv(self.stop) -> _ => return None,
+        };
+        let observation =
+            memory.observe(device.clone(), done.finding, Timestamp::now(), &active.site);
+        let mut state = SweepState::clone(&self.snapshots.sweep.load());
+        let batch = Batch {
+            devices: vec![observation.reported()],
+        };
+        if let Some(shown) = state.observations.iter_mut().find(|o| o.device.ip == ip) {
+            *shown = observation;
+        }
+        self.snapshots.sweep.store(state.into());
+        select! {
+            send(self.batches, batch) -> _ => Some(()),
+            recv(self.stop) -> _ => None,
         }
     }
 

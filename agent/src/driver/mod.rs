@@ -8,10 +8,12 @@
 //! | [`engine`] | have many devices in flight on one thread |
 //! | [`workers`] | block; a bounded number at a time |
 //! | [`wire`] | show what went over the wire, secrets hidden |
+//! | [`ProbeNow`] | hear from a device that something changed |
 //!
-//! To add a driver, write its file and add its line to [`Drivers::start`].
+//! To add a driver, write its file and add its line to [`Drivers::start_with`].
 
 pub mod engine;
+mod probe_now;
 mod reply;
 pub mod wire;
 pub mod workers;
@@ -24,6 +26,7 @@ use crate::finding::Finding;
 use crate::supervisor::Health;
 use crate::{icmp, pjlink, snmp};
 
+pub use probe_now::ProbeNow;
 pub use reply::{Done, Reply};
 use workers::Workers;
 
@@ -44,6 +47,8 @@ pub struct Rim {
     pub workers: Workers,
     /// Where panics are told.
     pub health: Health,
+    /// Asks for a probe of a device that reports a change by itself.
+    pub probe_now: ProbeNow,
 }
 
 /// Whoever can begin a probe of any device.
@@ -56,12 +61,19 @@ pub trait Prober: Send + Sync {
 pub struct Drivers(Vec<Box<dyn Driver>>);
 
 impl Drivers {
-    /// Starts every driver.
+    /// Starts every driver, for a program that hears no notices.
     #[must_use]
     pub fn start(health: &Health) -> Self {
+        Self::start_with(health, ProbeNow::default())
+    }
+
+    /// Starts every driver; a device's own notices go to `probe_now`.
+    #[must_use]
+    pub fn start_with(health: &Health, probe_now: ProbeNow) -> Self {
         let rim = Rim {
             workers: Workers::new(health),
             health: health.clone(),
+            probe_now,
         };
         Self(vec![
             Box::new(icmp::Ping::start(&rim)),
