@@ -8,7 +8,7 @@
 //! | `reading` | what was learnt, and how it is told |
 
 mod connection;
-mod protocol;
+pub mod protocol;
 mod reading;
 
 use std::io;

@@ -5,7 +5,7 @@
 
 /// The first line of a connection (5.1, "Authentication procedure").
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Greeting {
+pub enum Greeting {
     /// `PJLINK 0`: no password is wanted.
     Open,
     /// `PJLINK 1 498e4a67`: the first command must carry the digest of this
@@ -17,7 +17,7 @@ pub(super) enum Greeting {
 
 /// What is asked of a projector, in the order in which it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Query {
+pub enum Query {
     /// `POWR` (4.2).
     Power,
     /// `ERST` (4.7).
@@ -36,7 +36,7 @@ pub(super) enum Query {
 
 /// An answer to a query (2.4, "Get commands").
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Answer {
+pub enum Answer {
     /// `=value`; `OK` too, which is none to a query.
     Value(String),
     /// `ERR1`: the projector does not know the command.
@@ -53,37 +53,46 @@ pub(super) enum Answer {
 
 /// `POWR`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Power {
+pub enum Power {
+    /// 0: standby.
     Off,
+    /// 1: the lamp is on.
     On,
+    /// 2: cooling down.
     Cooling,
+    /// 3: warming up.
     WarmUp,
 }
 
 /// One part's state in `ERST`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Health {
+pub enum Health {
+    /// 0: no error, or the projector cannot tell.
     Ok,
+    /// 1.
     Warning,
+    /// 2.
     Error,
 }
 
 /// The parts of `ERST`, in its order.
-pub(super) const PARTS: [&str; 6] = ["fan", "lamp", "temperature", "cover", "filter", "other"];
+pub const PARTS: [&str; 6] = ["fan", "lamp", "temperature", "cover", "filter", "other"];
 
 /// `ERST`: the state of each of [`PARTS`].
-pub(super) type Errors = [Health; PARTS.len()];
+pub type Errors = [Health; PARTS.len()];
 
 /// One lamp of `LAMP`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Lamp {
+pub struct Lamp {
     /// Hours of use.
     pub hours: u32,
+    /// Whether it shines now.
     pub on: bool,
 }
 
 impl Query {
-    pub(super) const ALL: [Self; 7] = [
+    /// All of them, in that order.
+    pub const ALL: [Self; 7] = [
         Self::Power,
         Self::Errors,
         Self::Lamps,
@@ -94,7 +103,7 @@ impl Query {
     ];
 
     /// The command's name.
-    pub(super) fn code(self) -> &'static str {
+    pub fn code(self) -> &'static str {
         match self {
             Self::Power => "POWR",
             Self::Errors => "ERST",
@@ -108,14 +117,14 @@ impl Query {
 
     /// Whether the projector's health hangs on it. A projector that keeps
     /// its name to itself is as well as any.
-    pub(super) fn vital(self) -> bool {
+    pub fn vital(self) -> bool {
         matches!(self, Self::Power | Self::Errors | Self::Lamps)
     }
 }
 
 impl Power {
     /// The digit on the wire.
-    pub(super) fn digit(self) -> u8 {
+    pub fn digit(self) -> u8 {
         match self {
             Self::Off => 0,
             Self::On => 1,
@@ -126,7 +135,7 @@ impl Power {
 }
 
 /// Reads the first line of a connection; `None` where it is not PJLink's.
-pub(super) fn parse_greeting(line: &str) -> Option<Greeting> {
+pub fn parse_greeting(line: &str) -> Option<Greeting> {
     let mut words = line.split_ascii_whitespace();
     if !words.next()?.eq_ignore_ascii_case("PJLINK") {
         return None;
@@ -150,19 +159,19 @@ fn is_token(byte: u8) -> bool {
 
 /// The line that asks `query`, with the digest in front where this is the
 /// first of a connection that wants one.
-pub(super) fn request(query: Query, digest: Option<&str>) -> String {
+pub fn request(query: Query, digest: Option<&str>) -> String {
     format!("{}%1{} ?\r", digest.unwrap_or_default(), query.code())
 }
 
 /// The MD5 of the greeting's random text and the password, in lower-case
 /// hexadecimal digits (5.1).
-pub(super) fn digest(random: &str, password: &str) -> String {
+pub fn digest(random: &str, password: &str) -> String {
     format!("{:x}", md5::compute(format!("{random}{password}")))
 }
 
 /// Reads a line as the answer to `query`; `None` where it is none, such as a
 /// late answer to an earlier query.
-pub(super) fn parse_answer(line: &str, query: Query) -> Option<Answer> {
+pub fn parse_answer(line: &str, query: Query) -> Option<Answer> {
     if parse_greeting(line) == Some(Greeting::Refused) {
         return Some(Answer::AuthenticationFailed);
     }
@@ -186,7 +195,7 @@ pub(super) fn parse_answer(line: &str, query: Query) -> Option<Answer> {
 }
 
 /// `POWR`'s value.
-pub(super) fn parse_power(value: &str) -> Option<Power> {
+pub fn parse_power(value: &str) -> Option<Power> {
     Some(match value {
         "0" => Power::Off,
         "1" => Power::On,
@@ -197,7 +206,7 @@ pub(super) fn parse_power(value: &str) -> Option<Power> {
 }
 
 /// `ERST`'s value: six digits.
-pub(super) fn parse_errors(value: &str) -> Option<Errors> {
+pub fn parse_errors(value: &str) -> Option<Errors> {
     let digits: [u8; PARTS.len()] = value.as_bytes().try_into().ok()?;
     let mut errors = [Health::Ok; PARTS.len()];
     for (health, digit) in errors.iter_mut().zip(digits) {
@@ -213,7 +222,7 @@ pub(super) fn parse_errors(value: &str) -> Option<Errors> {
 
 /// `LAMP`'s value: for each lamp its hours and whether it is on. The
 /// standard has at most 8 lamps and 99999 hours.
-pub(super) fn parse_lamps(value: &str) -> Option<Vec<Lamp>> {
+pub fn parse_lamps(value: &str) -> Option<Vec<Lamp>> {
     let words: Vec<&str> = value.split_ascii_whitespace().collect();
     if words.is_empty() || words.len() % 2 != 0 || words.len() > 16 {
         return None;
@@ -236,7 +245,7 @@ pub(super) fn parse_lamps(value: &str) -> Option<Vec<Lamp>> {
 
 /// `INPT`'s value: the kind of input (1 RGB, 2 video, 3 digital, 4 storage,
 /// 5 network) and its number.
-pub(super) fn parse_input(value: &str) -> Option<String> {
+pub fn parse_input(value: &str) -> Option<String> {
     let valid = value.len() == 2
         && value.starts_with(|c: char| c.is_ascii_digit())
         && value.bytes().all(|b| b.is_ascii_alphanumeric());
