@@ -426,6 +426,27 @@ fn secrets_are_masked_unless_an_editor_asks() {
         stored["snmp"],
         json!({"community": "new-one", "auth_key": "k3y", "priv_key": "k3y2"})
     );
+    // What SQL stored with the wrong type is refused without being shown.
+    let (wrong, _) = add(&office, &projector(site, "10.0.0.3"));
+    office.db.execute(
+        "UPDATE devices SET driver_config = '{\"pjlink\": {\"password\": 987654321}}'
+          WHERE ip = '10.0.0.3'",
+    );
+    for answer in [
+        office.send(&office.editor, "GET", &wrong, &[], None),
+        office.edit("PATCH", &wrong, &[("If-Match", "*")], &json!({"name": "C"})),
+        office.import(
+            &format!("site_id={site}&dry_run=1"),
+            CSV,
+            "ip,name\n10.0.0.3,C\n",
+        ),
+    ] {
+        assert!(!answer.body.contains("987654321"), "{answer:?}");
+        assert!(
+            answer.status == 200 || answer.body.contains("password"),
+            "{answer:?}"
+        );
+    }
     // A mask that stands for nothing is refused.
     let mut other = projector(site, "10.0.0.2");
     other["driver_config"]["pjlink"]["password"] = json!("***");
@@ -456,6 +477,17 @@ fn every_bad_field_of_a_device_is_named() {
         (json!({"name": "a\u{0}"}), vec!["name"]),
         (json!({"driver": ""}), vec!["driver"]),
         (json!({"site_id": 99999}), vec!["site_id"]),
+        (
+            json!({"site_id": 99999, "name": "", "driver": "snmp",
+                   "driver_config": {"snmp": {"port": 0}}}),
+            vec!["site_id", "name", "driver_config.snmp.port"],
+        ),
+        // What has not even its type, all of it at once.
+        (json!({"ip": 5, "name": []}), vec!["ip", "name"]),
+        (
+            json!({"driver": true, "room": {}, "colour": 1}),
+            vec!["driver", "room", "colour"],
+        ),
         (
             json!({"driver_config": {"pjlink": {"port": 0, "timeout_s": -1}}}),
             vec![
@@ -502,10 +534,17 @@ fn every_bad_field_of_a_device_is_named() {
             };
             let answer = office.edit(method, target, &[("If-Match", "*")], &body);
             assert_eq!(answer.status, 422, "{method} {change}: {answer:?}");
-            assert_eq!(bad_fields(&answer), fields, "{method} {change}");
+            let named: BTreeSet<String> = bad_fields(&answer).into_iter().collect();
+            assert_eq!(
+                named,
+                fields.iter().map(|field| (*field).to_owned()).collect(),
+                "{method} {change}"
+            );
             assert!(answer.json()["fields"][0]["problem"].is_string());
         }
     }
+    let nothing = office.edit("POST", "/admin/devices", &[], &json!({}));
+    assert_eq!(bad_fields(&nothing), ["ip", "name", "driver"]);
     let bad_json = office.send(
         &office.editor,
         "POST",
@@ -921,7 +960,10 @@ fn an_import_is_all_or_nothing_and_names_row_and_field() {
     let bad = office.import(&query, JSON, r#"{"devices": [{"ip": "10.0.0.1", "name": "A", "driver": "ping"}, {"ip": "10.0.0.2", "driver": "ping"}, 7]}"#);
     assert_eq!(errors(&bad), [(3, "document".to_owned())]);
     let bad = office.import(&query, JSON, r#"[{"ip": "10.0.0.1", "name": "A", "driver": "ping"}, {"ip": "10.0.0.2", "driver": "ping", "colour": 1}]"#);
-    assert_eq!(errors(&bad), [(2, "colour".to_owned())]);
+    assert_eq!(
+        errors(&bad),
+        [(2, "colour".to_owned()), (2, "name".to_owned())]
+    );
     let bad = office.import(&query, CSV, "ip,colour\n");
     assert_eq!(errors(&bad), [(1, "colour".to_owned())]);
     assert_eq!(

@@ -256,21 +256,35 @@ pub(super) fn site_zone(name: &str) -> TimeZone {
 
 fn check(admin: &Admin, draft: Draft, stored: Option<&DeviceRecord>) -> Result<Valid, Answer> {
     let site_id = draft.site_id.or(stored.map(|device| device.fields.site_id));
-    let Some(site_id) = site_id else {
-        return Err(invalid_field("site_id", "is missing"));
-    };
-    let zone = match stored {
-        Some(device) if device.fields.site_id == site_id => site_zone(&device.timezone),
-        _ => admin
+    let zone = match (site_id, stored) {
+        (None, _) => Err("is missing"),
+        (Some(id), Some(device)) if device.fields.site_id == id => Ok(site_zone(&device.timezone)),
+        (Some(id), _) => admin
             .store
-            .site_records(Some(site_id))?
+            .site_records(Some(id))?
             .pop()
             .map(|site| site_zone(&site.fields.timezone))
-            .ok_or_else(|| invalid_field("site_id", "there is no such site"))?,
+            .ok_or("there is no such site"),
     };
-    draft
-        .validate(site_id, &zone, stored.map(|device| &device.fields))
-        .map_err(|errors| invalid(&errors))
+    // Without its site the other fields are looked at all the same.
+    let valid = draft.validate(
+        site_id.unwrap_or_default(),
+        zone.as_ref().unwrap_or(&TimeZone::UTC),
+        stored.map(|device| &device.fields),
+    );
+    match (zone, valid) {
+        (Ok(_), Ok(valid)) => Ok(valid),
+        (zone, valid) => {
+            let site = zone
+                .err()
+                .map(|problem| FieldError::new("site_id", problem));
+            let errors: Vec<FieldError> = site
+                .into_iter()
+                .chain(valid.err().into_iter().flatten())
+                .collect();
+            Err(invalid(&errors))
+        }
+    }
 }
 
 fn store_refused(error: StoreError) -> Answer {

@@ -10,7 +10,7 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::input::{check_name, check_text, missing_by_name};
+use super::input::{check_name, check_text, read_fields};
 use super::secrets::{mask, restore};
 use crate::store::inventory::{AlertSeverity, DeviceFields};
 
@@ -71,9 +71,9 @@ impl Draft {
     /// Reads one from a JSON text.
     ///
     /// # Errors
-    /// The first field that has not its type.
-    pub(super) fn read(json: &[u8]) -> Result<Self, FieldError> {
-        av_proto::field::from_json(json).map_err(missing_by_name)
+    /// Each field that has not its type.
+    pub(super) fn read(json: &[u8]) -> Result<Self, Vec<FieldError>> {
+        read_fields(json)
     }
 
     /// Checks everything, and puts back the secrets of `stored` where the
@@ -356,7 +356,6 @@ mod tests {
 
     fn validate(json: &str, stored: Option<&DeviceFields>) -> Result<Valid, Vec<String>> {
         Draft::read(json.as_bytes())
-            .map_err(|error| vec![error])
             .and_then(|draft| draft.validate(1, &TimeZone::UTC, stored))
             .map_err(|errors| errors.iter().map(ToString::to_string).collect())
     }

@@ -1,10 +1,13 @@
 //! What a request brings: bodies, ids and numbers, and the answers to those
 //! that are not valid.
 
+use std::collections::BTreeMap;
+
 use av_proto::FieldError;
 use av_proto::field::from_json;
 use serde::de::DeserializeOwned;
 use serde_json::json;
+use serde_json::value::RawValue;
 
 use crate::answer::Answer;
 use crate::url::Query;
@@ -28,7 +31,7 @@ pub(super) fn invalid_field(field: &str, problem: impl std::fmt::Display) -> Ans
 pub(super) fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Answer> {
     // serde would take an array for the fields of a struct in their order.
     match body.iter().find(|byte| !byte.is_ascii_whitespace()) {
-        Some(b'{') => read_any_json(body),
+        Some(b'{') => read_fields(body).map_err(|errors| refused(&errors)),
         _ => {
             let _: serde::de::IgnoredAny = read_any_json(body)?;
             Err(invalid_field("document", "is not an object"))
@@ -38,18 +41,77 @@ pub(super) fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Answer> {
 
 /// The same for any JSON.
 pub(super) fn read_any_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Answer> {
-    from_json(body).map_err(|error| {
-        if error.problem.starts_with("is not JSON") {
-            Answer::error(400, &format!("the body {}", error.problem))
-        } else {
-            invalid(&[missing_by_name(error)])
+    from_json(body).map_err(|error| refused(&[missing_by_name(error)]))
+}
+
+/// 400 where it is not JSON, or else [`invalid`].
+fn refused(errors: &[FieldError]) -> Answer {
+    match errors {
+        [one] if one.problem.starts_with("is not JSON") => {
+            Answer::error(400, &format!("the body {}", one.problem))
         }
+        errors => invalid(errors),
+    }
+}
+
+/// Reads the fields of a JSON object.
+///
+/// # Errors
+/// Every field that has another type than it should, is missing, or unknown:
+/// serde stops at the first, and who mends that wants to know the others too.
+pub(super) fn read_fields<T: DeserializeOwned>(json: &[u8]) -> Result<T, Vec<FieldError>> {
+    from_json(json).map_err(|first| {
+        let mut errors = vec![missing_by_name(first)];
+        if let Ok(members) = serde_json::from_slice(json) {
+            name_the_others::<T>(members, &mut errors);
+        }
+        errors
     })
+}
+
+/// The most fields that are named at once.
+const FIELDS_MAX: usize = 50;
+
+/// Asks again, each time with a stand-in for the field that was named last.
+fn name_the_others<T: DeserializeOwned>(
+    mut members: BTreeMap<String, Box<RawValue>>,
+    errors: &mut Vec<FieldError>,
+) {
+    while errors.len() < FIELDS_MAX {
+        let Some(last) = errors.last() else { return };
+        let name = member_of(&last.field).to_owned();
+        let next = [None]
+            .into_iter()
+            .chain(["\"\"", "0", "false", "[]", "{}", "\"1970-01-01T00:00:00Z\""].map(Some))
+            .find_map(|stand_in| {
+                members.remove(&name);
+                if let Some(json) = stand_in {
+                    let raw = RawValue::from_string(json.to_owned()).ok()?;
+                    members.insert(name.clone(), raw);
+                }
+                let json = serde_json::to_vec(&members).ok()?;
+                match from_json::<T>(&json).map_err(missing_by_name) {
+                    Err(error) if member_of(&error.field) == name => None,
+                    outcome => Some(outcome.err()),
+                }
+            });
+        match next {
+            Some(Some(error)) if errors.iter().all(|known| known.field != error.field) => {
+                errors.push(error);
+            }
+            _ => return,
+        }
+    }
+}
+
+/// The member of the document in which a field is.
+fn member_of(field: &str) -> &str {
+    field.split(['.', '[']).next().unwrap_or(field)
 }
 
 /// `document: missing field `ip`` says it of the document; the field is what
 /// a form marks.
-pub(super) fn missing_by_name(error: FieldError) -> FieldError {
+fn missing_by_name(error: FieldError) -> FieldError {
     let name = error
         .problem
         .strip_prefix("missing field `")
@@ -161,6 +223,57 @@ mod tests {
         ] {
             let refused = read_json::<Fields>(body.as_bytes()).err();
             assert_eq!(refused.map(|answer| answer.status), status, "{body}");
+        }
+    }
+
+    #[test]
+    fn every_field_that_does_not_fit_is_named() {
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        #[expect(dead_code, reason = "only its parsing is looked at")]
+        struct Window {
+            site_id: i64,
+            rooms: Vec<String>,
+            quiet: bool,
+            #[serde(rename = "ends_at")]
+            end: jiff::Timestamp,
+            note: Option<String>,
+        }
+        for (json, fields) in [
+            (
+                "{}",
+                vec![
+                    "site_id: is missing",
+                    "rooms: is missing",
+                    "quiet: is missing",
+                    "ends_at: is missing",
+                ],
+            ),
+            (
+                r#"{"site_id": "1", "rooms": ["a", 2], "quiet": true, "ends_at": 7, "note": [], "x": 1}"#,
+                vec![
+                    "site_id: is a text, not a whole number",
+                    "rooms[1]: is a number, not a text",
+                    "ends_at: ",
+                    "note: is a list, not a text",
+                    "x: unknown field",
+                ],
+            ),
+            (r#"{"a.b": 1}"#, vec!["a.b: unknown field"]),
+            ("7", vec!["document: is a number, not an object"]),
+            ("{", vec!["document: is not JSON"]),
+        ] {
+            let errors = read_fields::<Window>(json.as_bytes()).unwrap_err();
+            let mut said: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            for text in &fields {
+                assert!(
+                    said.iter().any(|one| one.starts_with(text)),
+                    "{text}: {said:?}"
+                );
+            }
+            said.sort();
+            said.dedup();
+            assert_eq!(said.len(), fields.len(), "{said:?}");
         }
     }
 

@@ -391,7 +391,7 @@ fn plan(
             }
         };
         let valid = overlaid(before, members)
-            .and_then(|json| Draft::read(&json).map_err(|error| vec![error]))
+            .and_then(|json| Draft::read(&json))
             .and_then(|draft| draft.validate(site_id, &zone, before));
         let valid = match valid {
             Ok(valid) => valid,
