@@ -169,6 +169,9 @@ struct Upkeep {
     /// The sender of mails, such as "AV monitoring <av@example.org>"
     #[arg(long, env = "AV_MAIL_FROM", value_name = "ADDRESS")]
     mail_from: Option<String>,
+    /// A PEM file of authorities that the mail server's certificate may be of, beside those of the system
+    #[arg(long, env = "AV_SMTP_CA", value_name = "FILE")]
+    smtp_ca: Option<String>,
     /// So many whole months of history are kept beside the current one
     #[arg(long, env = "AV_HISTORY_MONTHS", default_value_t = 13,
           value_parser = clap::value_parser!(i32).range(1..=1200))]
@@ -204,7 +207,14 @@ impl Upkeep {
         let given = |value: Option<String>| value.filter(|value| !value.is_empty());
         let mail = match (given(self.smtp_url), given(self.mail_from)) {
             (None, None) => None,
-            (Some(url), Some(from)) => Some(Mail::new(&url, &from).map_err(Failure::new)?),
+            (Some(url), Some(from)) => {
+                let authorities = given(self.smtp_ca);
+                let timeout = Duration::from_millis(self.notify_timeout_ms);
+                Some(
+                    Mail::new(&url, &from, authorities.as_deref().map(Path::new), timeout)
+                        .map_err(Failure::new)?,
+                )
+            }
             (Some(_), None) => {
                 return Err(Failure::new(
                     "AV_MAIL_FROM is not set: who sends the mails?",

@@ -1,6 +1,7 @@
 //! What the tests across real processes need: the equipment and servers that
 //! they run against.
 
+pub mod authority;
 pub mod fake_backend;
 pub mod pg;
 pub mod pjlink_sim;

@@ -173,6 +173,13 @@ impl Body {
         }
     }
 
+    /// What tells this message from every other, the same at every try. The
+    /// id alone would not do: it comes again where a database is restored.
+    #[must_use]
+    pub fn key(&self, id: i64) -> String {
+        format!("av-{id}-{}", self.written_at.as_microsecond())
+    }
+
     /// As it is stored and posted.
     #[must_use]
     pub fn to_json(&self) -> String {

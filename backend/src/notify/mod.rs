@@ -4,8 +4,9 @@
 //! alert. [`plan`] collects them into messages, which are written down and
 //! then sent, again and again until they arrive. So each event is in one
 //! message for each channel, and no restart loses it. A program that dies
-//! between a message's arrival and the note of it sends it once more: a
-//! receiver knows it by its id.
+//! between a message's arrival and the note of it sends it once more, and no
+//! sender can do better: a receiver knows it by its key, which is the same at
+//! every try.
 //!
 //! | module | what it does |
 //! |---|---|
@@ -111,7 +112,7 @@ impl Sender<'_> {
                     one_line(&message.channel),
                     after.as_secs()
                 ),
-                Sent::GivenUp(why) => log::error!(
+                Sent::GivenUp { why, .. } => log::error!(
                     "message {} to channel {} is given up: {why}",
                     message.id,
                     one_line(&message.channel)
@@ -123,37 +124,42 @@ impl Sender<'_> {
     }
 
     fn send(&self, message: &Claimed) -> Sent {
-        let tried = match &message.destination {
-            Destination::Webhook { url, secret } => {
-                self.webhooks.post(url, secret, message.id, &message.body)
-            }
-            Destination::Mail(recipients) => match &self.settings.mail {
-                None => Err(Failure {
-                    why: "AV_SMTP_URL and AV_MAIL_FROM are not set: there is no mail server"
-                        .to_owned(),
-                    channel: true,
-                }),
-                Some(mail) => Body::parse(&message.body)
-                    .map_err(|why| Failure {
-                        why,
-                        channel: false,
-                    })
-                    .and_then(|body| {
-                        mail.send(self.settings.timeout, recipients, message.id, &body)
-                    }),
-            },
-        };
+        let tried = Body::parse(&message.body)
+            .map_err(|why| Failure {
+                why,
+                channel: false,
+            })
+            .and_then(|body| self.attempt(message, &body));
         let Err(failure) = tried else {
             return Sent::Arrived;
         };
         let why = excerpt(&failure.why, 300);
         if message.age >= self.settings.give_up {
-            return Sent::GivenUp(why);
+            return Sent::GivenUp {
+                why,
+                // Those that wait for as long behind it would fail like it.
+                older_than: failure.channel.then_some(self.settings.give_up),
+            };
         }
         Sent::Again {
             after: backoff(self.settings.retry, message.tries),
             why,
             channel: failure.channel,
+        }
+    }
+
+    fn attempt(&self, message: &Claimed, body: &Body) -> Result<(), Failure> {
+        match (&message.destination, &self.settings.mail) {
+            (Destination::Webhook { url, secret }, _) => {
+                let key = body.key(message.id);
+                self.webhooks
+                    .post(url, secret, message.id, &key, &message.body)
+            }
+            (Destination::Mail(recipients), Some(mail)) => mail.send(recipients, message.id, body),
+            (Destination::Mail(_), None) => Err(Failure {
+                why: "AV_SMTP_URL and AV_MAIL_FROM are not set: there is no mail server".to_owned(),
+                channel: true,
+            }),
         }
     }
 }

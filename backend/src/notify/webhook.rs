@@ -30,12 +30,14 @@ impl Webhooks {
         }
     }
 
-    /// Posts a message. It has arrived where the answer is 2xx.
+    /// Posts a message. It has arrived where the answer is 2xx. `key` is the
+    /// same at every try of it, and no other message's.
     pub(super) fn post(
         &self,
         url: &Secret,
         secret: &Secret,
         id: i64,
+        key: &str,
         body: &str,
     ) -> Result<(), Failure> {
         let timestamp = Timestamp::now().as_second().to_string();
@@ -44,6 +46,7 @@ impl Webhooks {
             .post(url.expose())
             .header("Content-Type", "application/json")
             .header("X-AV-Message", id.to_string())
+            .header("Idempotency-Key", format!("\"{key}\""))
             .header("X-AV-Signature", signature(secret, &timestamp, body))
             .header("X-AV-Timestamp", timestamp)
             .send(body.as_bytes())

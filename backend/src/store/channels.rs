@@ -205,10 +205,13 @@ pub enum Sent {
         channel: bool,
     },
     /// It is not tried again.
-    GivenUp(
+    GivenUp {
         /// Why it failed.
-        String,
-    ),
+        why: String,
+        /// With it all of the channel that are as old as this, where no
+        /// message of the channel gets through.
+        older_than: Option<Duration>,
+    },
 }
 
 const COLUMNS: &str = "c.id, c.name, c.enabled, c.site_id, c.min_severity, c.notify_closed, c.kind,
@@ -579,12 +582,21 @@ impl Store {
                         &[&message.channel_id, why, &hold],
                     )?;
                 }
-                Sent::GivenUp(why) => {
+                Sent::GivenUp { why, older_than } => {
                     transaction.execute(
                         "UPDATE messages SET state = 'given_up', claimed_until = NULL, last_error = $3
                           WHERE id = $1 AND tries = $2 AND state = 'waiting'",
                         &[&message.id, &message.tries, why],
                     )?;
+                    if let Some(age) = older_than {
+                        transaction.execute(
+                            "UPDATE messages SET state = 'given_up', last_error = $3
+                              WHERE channel_id = $1 AND state = 'waiting'
+                                AND created_at <= now() - make_interval(secs => $2)
+                                AND (claimed_until IS NULL OR claimed_until <= now())",
+                            &[&message.channel_id, &age.as_secs_f64(), why],
+                        )?;
+                    }
                     transaction.execute(
                         "UPDATE channels SET last_error = $2, last_error_at = now() WHERE id = $1",
                         &[&message.channel_id, why],

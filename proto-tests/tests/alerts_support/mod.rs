@@ -10,7 +10,7 @@
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -216,6 +216,8 @@ impl Desk {
 #[derive(Debug, Clone)]
 pub struct Hook {
     pub message: String,
+    /// `Idempotency-Key`.
+    pub key: String,
     pub timestamp: String,
     pub signature: String,
     pub body: String,
@@ -256,6 +258,7 @@ pub struct Receiver {
     pub url: String,
     hooks: Arc<Mutex<Vec<Hook>>>,
     fail: Arc<AtomicU32>,
+    delay_ms: Arc<AtomicU64>,
 }
 
 impl Receiver {
@@ -265,7 +268,8 @@ impl Receiver {
         let url = format!("http://{}/hook/secret-path", server.server_addr());
         let hooks = Arc::new(Mutex::new(Vec::new()));
         let fail = Arc::new(AtomicU32::new(fail));
-        let (kept, failing) = (hooks.clone(), fail.clone());
+        let delay_ms = Arc::new(AtomicU64::new(0));
+        let (kept, failing, slow) = (hooks.clone(), fail.clone(), delay_ms.clone());
         std::thread::spawn(move || {
             for mut request in server.incoming_requests() {
                 std::thread::sleep(delay);
@@ -287,15 +291,43 @@ impl Receiver {
                 let status = if failed { 503 } else { 200 };
                 kept.lock().unwrap().push(Hook {
                     message: header("X-AV-Message"),
+                    key: header("Idempotency-Key"),
                     timestamp: header("X-AV-Timestamp"),
                     signature: header("X-AV-Signature"),
                     body,
                     status,
                 });
-                let _ = request.respond(tiny_http::Response::empty(status));
+                let wait = Duration::from_millis(slow.load(Ordering::SeqCst));
+                let answer = move || {
+                    std::thread::sleep(wait);
+                    // The sender may be gone.
+                    let _ = request.respond(tiny_http::Response::empty(status));
+                };
+                if wait.is_zero() {
+                    answer();
+                } else {
+                    std::thread::spawn(answer);
+                }
             }
         });
-        Self { url, hooks, fail }
+        Self {
+            url,
+            hooks,
+            fail,
+            delay_ms,
+        }
+    }
+
+    /// Fails the next so many with 503.
+    pub fn fail_next(&self, posts: u32) {
+        self.fail.store(posts, Ordering::SeqCst);
+    }
+
+    /// Lets so much time pass from now on between a post that was taken and
+    /// the answer that says so.
+    pub fn answer_after(&self, delay: Duration) {
+        let ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        self.delay_ms.store(ms, Ordering::SeqCst);
     }
 
     /// Everything that was posted.
