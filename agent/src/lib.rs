@@ -12,8 +12,10 @@
 //! | [`page`] | `page` | status page, JSON and metrics, from snapshots |
 //!
 //! [`driver`] says what a driver is; [`icmp`], [`snmp`] and [`pjlink`] are some; [`supervisor`] notices a
-//! thread that panics; [`run`] puts all of it together.
+//! thread that panics; [`run`] puts all of it together. [`cli`] has the
+//! commands for a technician.
 
+pub mod cli;
 pub mod collector;
 pub mod config;
 pub mod driver;

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::thread;
 
+use av_agent::cli::Command;
 use av_agent::run::run;
 use av_agent::settings::Settings;
 use clap::Parser;
@@ -20,11 +21,17 @@ use signal_hook::iterator::Signals;
 /// (default info).
 #[derive(Debug, Parser)]
 #[command(version, about, long_about, verbatim_doc_comment)]
-struct Arguments {}
+#[command(args_conflicts_with_subcommands = true)]
+struct Arguments {
+    /// What to do; without one, the agent runs.
+    #[command(subcommand)]
+    command: Option<Command>,
+}
 
 fn main() -> ExitCode {
-    let Arguments {} = Arguments::parse();
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+    let Arguments { command } = Arguments::parse();
+    let filter = command.as_ref().map_or("info", Command::log_filter);
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(filter)).init();
     // One line in the log and not a trace on the terminal: the supervisor
     // says what becomes of it.
     std::panic::set_hook(Box::new(|panic| {
@@ -32,6 +39,9 @@ fn main() -> ExitCode {
             log::error!("💥 Panic at {}:{}", place.file(), place.line());
         }
     }));
+    if let Some(command) = command {
+        return command.run().into();
+    }
     match start() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

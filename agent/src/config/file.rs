@@ -96,6 +96,38 @@ pub fn parse(content: &[u8]) -> Result<(Identity, SiteConfig), FileError> {
     }
 }
 
+/// Reads only what is watched from the content of a configuration file or
+/// from what a backend answers, token and backend present or not.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_site(content: &[u8]) -> Result<SiteConfig, FileError> {
+    #[derive(Deserialize)]
+    struct WatchedDocument {
+        site_name: Option<String>,
+        timezone: Option<String>,
+        doubt_after_days: Option<i64>,
+        policy: Option<PolicyDocument>,
+        reporting: Option<ReportingDocument>,
+        devices: Option<Vec<Box<RawValue>>>,
+    }
+    let document: WatchedDocument = from_json(content).map_err(|e| FileError(vec![e]))?;
+    let policy = document.policy.as_ref();
+    let parts = SiteParts {
+        site_name: document.site_name.as_deref().unwrap_or("(no name)"),
+        timezone: document
+            .timezone
+            .as_deref()
+            .or_else(|| policy?.timezone.as_deref()),
+        doubt_after_days: document
+            .doubt_after_days
+            .or_else(|| policy?.doubt_after_days),
+        reporting: document.reporting,
+    };
+    let devices = document.devices.as_deref().unwrap_or_default();
+    SiteConfig::validate(&parts, devices).map_err(FileError)
+}
+
 /// The content of a configuration file: what the backend sent, and the
 /// identity that it never replaces.
 ///
@@ -200,6 +232,22 @@ mod tests {
         .unwrap();
         assert_eq!(site.doubt_after_days, 1);
         assert_eq!(site.timezone, jiff::tz::TimeZone::UTC);
+    }
+
+    #[test]
+    fn what_is_watched_is_read_without_an_identity() {
+        let device = r#"{"ip":"10.0.0.1","name":"P","driver":"ping"}"#;
+        for (content, name) in [
+            (format!(r#"{{"devices":[{device}]}}"#), "(no name)"),
+            (
+                format!(r#"{{"site_name":"Paris","site_token":"t","devices":[{device}]}}"#),
+                "Paris",
+            ),
+        ] {
+            let site = parse_site(content.as_bytes()).unwrap();
+            assert_eq!((site.site_name.as_str(), site.devices.len()), (name, 1));
+        }
+        assert!(parse_site(b"[").is_err());
     }
 
     #[test]
