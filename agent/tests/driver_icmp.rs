@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use av_agent::finding::Finding;
 use av_agent::icmp::{Mode, Pinger};
+use av_agent::supervisor::Health;
 use av_proto::driver::PingSettings;
 use av_proto::verdict::Status;
 use pnet::packet::icmp::{IcmpPacket, checksum};
@@ -64,6 +65,10 @@ fn inside(test: &str, setup: &str, wrapper: &str) -> bool {
     false
 }
 
+fn start() -> Pinger {
+    Pinger::start(&Health::default())
+}
+
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
@@ -94,12 +99,28 @@ fn assert_online(found: &Finding) {
     let names: BTreeSet<&str> = found.metrics.keys().map(String::as_str).collect();
     assert_eq!(
         names,
-        BTreeSet::from(["ping_ok", "ping_rtt_avg_ms", "ping_timeout_s", "ping_count"])
+        BTreeSet::from([
+            "ping_ok",
+            "ping_rtt_avg_ms",
+            "ping_timeout_s",
+            "ping_count",
+            "ping_loss_pct",
+            "ping_rtt_min_ms",
+            "ping_rtt_max_ms",
+            "ping_jitter_ms",
+            "ping_duplicates"
+        ])
     );
     assert_eq!(found.metrics["ping_ok"], true);
     let rtt = found.metrics["ping_rtt_avg_ms"].as_f64().unwrap();
     assert!((0.0..20_000.0).contains(&rtt), "{rtt}");
     assert!(((rtt * 1e3).round() / 1e3 - rtt).abs() < 1e-9, "{rtt}");
+    let other = |name: &str| found.metrics[name].as_f64();
+    assert!(other("ping_rtt_min_ms").unwrap() <= rtt, "{found:?}");
+    assert!(other("ping_rtt_max_ms").unwrap() >= rtt, "{found:?}");
+    assert_eq!(other("ping_loss_pct"), Some(0.0));
+    let several = found.metrics["ping_count"].as_u64() > Some(1);
+    assert_eq!(other("ping_jitter_ms").is_some(), several, "{found:?}");
 }
 
 fn assert_not(found: &Finding, status: Status, detail: &str) {
@@ -116,8 +137,8 @@ fn many_probes_share_one_raw_socket() {
     if !inside("many_probes_share_one_raw_socket", "", "") {
         return;
     }
-    let pinger = Pinger::start();
-    let other = Pinger::start();
+    let pinger = start();
+    let other = start();
     assert_eq!(pinger.mode(ip("127.0.0.1")), Some(Mode::Raw));
     assert_eq!(pinger.mode(ip("::1")), Some(Mode::Raw));
     thread::scope(|scope| {
@@ -150,7 +171,7 @@ fn silence_is_offline() {
     if !inside("silence_is_offline", CABLE, "") {
         return;
     }
-    let pinger = Pinger::start();
+    let pinger = start();
     for target in ["10.9.0.2", "fd09::2"] {
         let start = Instant::now();
         let found = pinger.probe(ip(target), &settings(3, 300));
@@ -170,13 +191,16 @@ fn an_icmp_error_names_its_sender() {
     }
     // Nobody answers the question for the hardware address; after some
     // seconds the kernel says so by ICMP.
-    let pinger = Pinger::start();
-    for (target, from) in [("10.9.0.3", "10.9.0.1"), ("fd09::3", "fd09::1")] {
+    let pinger = start();
+    for (target, what) in [
+        ("10.9.0.3", "ICMP 3/1 from 10.9.0.1"),
+        ("fd09::3", "ICMPv6 1/3 from fd09::1"),
+    ] {
         let found = pinger.probe(ip(target), &patient(2));
         assert_not(
             &found,
             Status::Offline,
-            &format!("destination host unreachable (from {from})"),
+            &format!("destination host unreachable ({what})"),
         );
     }
 }
@@ -190,7 +214,7 @@ fn routes_are_told_apart() {
     if !inside("routes_are_told_apart", setup, "") {
         return;
     }
-    let pinger = Pinger::start();
+    let pinger = start();
     for (target, status, detail) in [
         (
             "10.7.0.1",
@@ -228,8 +252,8 @@ fn without_raw_the_datagram_socket_serves() {
     if !inside("without_raw_the_datagram_socket_serves", &setup, NO_RAW) {
         return;
     }
-    let pinger = Pinger::start();
-    let other = Pinger::start();
+    let pinger = start();
+    let other = start();
     for target in ["127.0.0.1", "127.0.0.9", "::1"] {
         assert_eq!(pinger.mode(ip(target)), Some(Mode::Datagram));
         assert_online(&pinger.probe(ip(target), &patient(3)));
@@ -248,7 +272,7 @@ fn without_either_it_says_what_to_do() {
     if !inside("without_either_it_says_what_to_do", "", NO_RAW) {
         return;
     }
-    let pinger = Pinger::start();
+    let pinger = start();
     for target in ["127.0.0.1", "::1"] {
         assert_eq!(pinger.mode(ip(target)), None);
         assert_not(
@@ -261,27 +285,26 @@ fn without_either_it_says_what_to_do() {
 }
 
 #[test]
-fn the_receivers_end_with_the_last_clone() {
-    if !inside("the_receivers_end_with_the_last_clone", "", "") {
+fn the_thread_ends_with_the_last_clone() {
+    if !inside("the_thread_ends_with_the_last_clone", "", "") {
         return;
     }
-    let receivers = || {
+    let threads = || {
         std::fs::read_dir("/proc/self/task")
             .unwrap()
             .filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")).ok())
-            .filter(|name| name.starts_with("ping-ipv"))
+            .filter(|name| name.trim_end() == "ping")
             .count()
     };
-    let pinger = Pinger::start();
+    let pinger = start();
     let clone = pinger.clone();
     // A thread names itself, a moment after it was started.
-    wait_until("two receivers", || receivers() == 2);
+    wait_until("one thread", || threads() == 1);
     drop(pinger);
     assert_online(&clone.probe(ip("127.0.0.1"), &patient(1)));
-    assert_eq!(receivers(), 2);
+    assert_eq!(threads(), 1);
     drop(clone);
-    // A joined thread may be listed for a moment more.
-    wait_until("no receiver", || receivers() == 0);
+    wait_until("no thread", || threads() == 0);
 }
 
 /// A socket that hears the echo requests to `address`.
@@ -322,7 +345,7 @@ fn only_true_and_timely_answers_count() {
     if !inside("only_true_and_timely_answers_count", setup, "") {
         return;
     }
-    let pinger = Pinger::start();
+    let pinger = start();
     let stop = AtomicBool::new(false);
     let release = AtomicBool::new(false);
     let [thrice, wrong, late] = ["127.0.0.11", "127.0.0.12", "127.0.0.13"].map(listen);

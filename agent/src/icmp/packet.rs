@@ -1,5 +1,6 @@
 //! Echo packets to bytes and back: pure functions.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use pnet::packet::Packet;
@@ -14,6 +15,8 @@ use pnet::packet::icmpv6::{Icmpv6Packet, Icmpv6Types};
 use pnet::packet::ip::IpNextHeaderProtocols;
 use pnet::packet::ipv4::Ipv4Packet;
 use pnet::packet::ipv6::Ipv6Packet;
+
+use super::socket::Family;
 
 /// Type, code, checksum, identifier and sequence number.
 const HEADER: usize = 8;
@@ -67,8 +70,75 @@ pub(super) enum Heard {
         /// Routers may quote as little as the first 8 bytes, which is too
         /// little for the payload.
         mark: Option<Mark>,
-        reason: &'static str,
+        error: IcmpError,
     },
+}
+
+impl fmt::Display for Heard {
+    /// Without the words that make an echo ours.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Reply(echo) => write!(out, "echo reply {}", echo.sequence),
+            Self::Failed {
+                destination,
+                sequence,
+                error,
+                ..
+            } => write!(
+                out,
+                "{} ({error}) of echo request {sequence} to {destination}",
+                error.reason()
+            ),
+        }
+    }
+}
+
+/// What an ICMP error says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct IcmpError {
+    pub family: Family,
+    pub kind: u8,
+    pub code: u8,
+}
+
+impl IcmpError {
+    /// `None` for what says nothing of the target, such as a redirect.
+    fn new(family: Family, kind: u8, code: u8) -> Option<Self> {
+        let counts = match family {
+            Family::V4 => matches!(kind, 3 | 11 | 12),
+            Family::V6 => matches!(kind, 1 | 3 | 4),
+        };
+        counts.then_some(Self { family, kind, code })
+    }
+
+    /// In a technician's words. Codes: RFC 792, RFC 1122 (3.2.2.1), RFC 1812
+    /// (5.2.7.1) and RFC 4443 (3.1).
+    pub(super) fn reason(self) -> &'static str {
+        match (self.family, self.kind, self.code) {
+            (Family::V4, 3, 0 | 6 | 11) => "destination network unreachable",
+            (Family::V4, 3, 1 | 7 | 12) => "destination host unreachable",
+            (Family::V4, 3, 2) => "destination knows no ICMP",
+            (Family::V4, 3, 9 | 10 | 13) | (Family::V6, 1, 1 | 5) => "ping forbidden by a firewall",
+            (Family::V4, 11, _) => "time to live exceeded on the way",
+            (Family::V6, 1, 0) => "no route to the destination",
+            (Family::V6, 1, 3) => "destination host unreachable",
+            (Family::V6, 1, 6) => "route to the destination is refused",
+            (Family::V6, 3, _) => "hop limit exceeded on the way",
+            (Family::V4, 12, _) | (Family::V6, 4, _) => "refused as malformed",
+            _ => "destination unreachable",
+        }
+    }
+}
+
+impl fmt::Display for IcmpError {
+    /// Type and code, by which the standards and other tools know it.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self.family {
+            Family::V4 => "ICMP",
+            Family::V6 => "ICMPv6",
+        };
+        write!(out, "{name} {}/{}", self.kind, self.code)
+    }
 }
 
 /// An ICMP echo request (RFC 792).
@@ -119,7 +189,6 @@ pub(super) fn parse_v4(bytes: &[u8], framing: Framing) -> Option<Heard> {
     if packet.get_checksum() != icmp::checksum(&packet) {
         return None;
     }
-    let code = packet.get_icmp_code().0;
     match packet.get_icmp_type() {
         IcmpTypes::EchoReply => {
             let reply = EchoReplyPacket::new(message)?;
@@ -129,16 +198,17 @@ pub(super) fn parse_v4(bytes: &[u8], framing: Framing) -> Option<Heard> {
                 mark: mark(reply.payload())?,
             }))
         }
-        IcmpTypes::DestinationUnreachable => quoted_v4(message, unreachable_v4(code)),
-        IcmpTypes::TimeExceeded => quoted_v4(message, "time to live exceeded on the way"),
-        _ => None,
+        kind => {
+            let error = IcmpError::new(Family::V4, kind.0, packet.get_icmp_code().0)?;
+            let (destination, quoted) = ipv4_payload(message.get(ERROR_HEADER..)?)?;
+            failed_v4(error, destination, quoted)
+        }
     }
 }
 
 /// Reads what an ICMPv6 socket received. `None` as for [`parse_v4`].
 pub(super) fn parse_v6(bytes: &[u8]) -> Option<Heard> {
     let packet = Icmpv6Packet::new(bytes)?;
-    let code = packet.get_icmpv6_code().0;
     match packet.get_icmpv6_type() {
         Icmpv6Types::EchoReply => {
             let reply = EchoReplyV6Packet::new(bytes)?;
@@ -148,9 +218,18 @@ pub(super) fn parse_v6(bytes: &[u8]) -> Option<Heard> {
                 mark: mark(reply.payload())?,
             }))
         }
-        Icmpv6Types::DestinationUnreachable => quoted_v6(bytes, unreachable_v6(code)),
-        Icmpv6Types::TimeExceeded => quoted_v6(bytes, "hop limit exceeded on the way"),
-        _ => None,
+        kind => {
+            let error = IcmpError::new(Family::V6, kind.0, packet.get_icmpv6_code().0)?;
+            let quoted = bytes.get(ERROR_HEADER..)?;
+            let header = Ipv6Packet::new(quoted)?;
+            // Our requests have no extension headers.
+            if header.get_version() != 6
+                || header.get_next_header() != IpNextHeaderProtocols::Icmpv6
+            {
+                return None;
+            }
+            failed_v6(error, header.get_destination(), quoted.get(IPV6_HEADER..)?)
+        }
     }
 }
 
@@ -169,39 +248,41 @@ fn ipv4_payload(bytes: &[u8]) -> Option<(Ipv4Addr, &[u8])> {
     Some((header.get_destination(), bytes.get(length..)?))
 }
 
-fn quoted_v4(message: &[u8], reason: &'static str) -> Option<Heard> {
-    let (destination, quoted) = ipv4_payload(message.get(ERROR_HEADER..)?)?;
-    let request = EchoRequestPacket::new(quoted)?;
-    if request.get_icmp_type() != IcmpTypes::EchoRequest {
-        return None;
+/// Reads an entry of a datagram socket's error queue (`IP_RECVERR`,
+/// `IPV6_RECVERR`): the request as far as it was quoted, where it was going,
+/// and the type and code of the error.
+pub(super) fn parse_queued(
+    quoted: &[u8],
+    destination: IpAddr,
+    kind: u8,
+    code: u8,
+) -> Option<Heard> {
+    let error = IcmpError::new(Family::of(destination), kind, code)?;
+    match destination {
+        IpAddr::V4(destination) => failed_v4(error, destination, quoted),
+        IpAddr::V6(destination) => failed_v6(error, destination, quoted),
     }
-    Some(Heard::Failed {
-        destination: IpAddr::V4(destination),
+}
+
+fn failed_v4(error: IcmpError, destination: Ipv4Addr, quoted: &[u8]) -> Option<Heard> {
+    let request = EchoRequestPacket::new(quoted)?;
+    (request.get_icmp_type() == IcmpTypes::EchoRequest).then(|| Heard::Failed {
+        destination: destination.into(),
         identifier: request.get_identifier(),
         sequence: request.get_sequence_number(),
         mark: mark(request.payload()),
-        reason,
+        error,
     })
 }
 
-fn quoted_v6(message: &[u8], reason: &'static str) -> Option<Heard> {
-    let quoted = message.get(ERROR_HEADER..)?;
-    let header = Ipv6Packet::new(quoted)?;
-    // Our requests have no extension headers.
-    if header.get_version() != 6 || header.get_next_header() != IpNextHeaderProtocols::Icmpv6 {
-        return None;
-    }
-    let destination: Ipv6Addr = header.get_destination();
-    let request = EchoRequestV6Packet::new(quoted.get(IPV6_HEADER..)?)?;
-    if request.get_icmpv6_type() != Icmpv6Types::EchoRequest {
-        return None;
-    }
-    Some(Heard::Failed {
-        destination: IpAddr::V6(destination),
+fn failed_v6(error: IcmpError, destination: Ipv6Addr, quoted: &[u8]) -> Option<Heard> {
+    let request = EchoRequestV6Packet::new(quoted)?;
+    (request.get_icmpv6_type() == Icmpv6Types::EchoRequest).then(|| Heard::Failed {
+        destination: destination.into(),
         identifier: request.get_identifier(),
         sequence: request.get_sequence_number(),
         mark: mark(request.payload()),
-        reason,
+        error,
     })
 }
 
@@ -216,28 +297,6 @@ fn mark(payload: &[u8]) -> Option<Mark> {
         socket: word(0)?,
         cookie: word(8)?,
     })
-}
-
-/// RFC 792 and RFC 1122, 3.2.2.1.
-fn unreachable_v4(code: u8) -> &'static str {
-    match code {
-        0 | 6 | 11 => "destination network unreachable",
-        1 | 7 | 12 => "destination host unreachable",
-        2 => "destination knows no ICMP",
-        9 | 10 | 13 => "ping forbidden by a firewall",
-        _ => "destination unreachable",
-    }
-}
-
-/// RFC 4443, 3.1.
-fn unreachable_v6(code: u8) -> &'static str {
-    match code {
-        0 => "no route to the destination",
-        1 | 5 => "ping forbidden by a firewall",
-        3 => "destination host unreachable",
-        6 => "route to the destination is refused",
-        _ => "destination unreachable",
-    }
 }
 
 #[cfg(test)]
@@ -354,6 +413,7 @@ pub(super) mod tests {
             (3, 13, "ping forbidden by a firewall"),
             (3, 255, "destination unreachable"),
             (11, 0, "time to live exceeded on the way"),
+            (12, 0, "refused as malformed"),
         ] {
             // 8 bytes of the request, 8 with IP options, and all of it
             for (options, quoted, marked) in [(0, 8, false), (3, 8, false), (0, 64, true)] {
@@ -366,7 +426,7 @@ pub(super) mod tests {
                         identifier: ECHO.identifier,
                         sequence: ECHO.sequence,
                         mark: marked.then_some(ECHO.mark),
-                        reason,
+                        error: said(Family::V4, kind, code, reason),
                     })
                 );
             }
@@ -386,9 +446,43 @@ pub(super) mod tests {
                     identifier: ECHO.identifier,
                     sequence: ECHO.sequence,
                     mark: Some(ECHO.mark),
-                    reason,
+                    error: said(Family::V6, kind, code, reason),
                 })
             );
+        }
+    }
+
+    fn said(family: Family, kind: u8, code: u8, reason: &str) -> IcmpError {
+        let error = IcmpError { family, kind, code };
+        assert_eq!(error.reason(), reason);
+        error
+    }
+
+    #[test]
+    fn the_error_queue_is_read() {
+        let (v4, v6) = (request_v4(ECHO), request_v6(ECHO));
+        for (quoted, destination, kind, code, mark) in [
+            (&v4[..], IpAddr::from(TARGET), 3, 13, Some(ECHO.mark)),
+            (&v4[..8], TARGET.into(), 3, 1, None),
+            (&v6[..], TARGET_V6.into(), 1, 3, Some(ECHO.mark)),
+        ] {
+            assert_eq!(
+                parse_queued(quoted, destination, kind, code),
+                Some(Heard::Failed {
+                    destination,
+                    identifier: ECHO.identifier,
+                    sequence: ECHO.sequence,
+                    mark,
+                    error: IcmpError {
+                        family: Family::of(destination),
+                        kind,
+                        code
+                    },
+                })
+            );
+        }
+        for (quoted, kind) in [(&v4[..7], 3), (&reply_v4(ECHO), 3), (&v4, 5)] {
+            assert_eq!(parse_queued(quoted, TARGET.into(), kind, 1), None);
         }
     }
 

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::exchange::Event;
+use super::packet::IcmpError;
 
 /// Between echoes while nobody has answered: a device that is busy, or a
 /// switch that still learns, gets a chance with the next.
@@ -22,6 +22,7 @@ pub(super) struct Round {
     count: usize,
     timeout: Duration,
     sent: Vec<Sent>,
+    duplicates: u32,
 }
 
 #[derive(Debug)]
@@ -34,7 +35,42 @@ struct Sent {
 #[derive(Debug, Clone, Copy)]
 enum Outcome {
     Answered(Duration),
-    Failed { from: IpAddr, reason: &'static str },
+    Failed { from: IpAddr, error: IcmpError },
+}
+
+/// What was heard of one echo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Event {
+    /// The target answered.
+    Answered { sequence: u16, at: Instant },
+    /// Somebody on the way, or the target itself, said that it cannot be had.
+    Failed {
+        sequence: u16,
+        from: IpAddr,
+        error: IcmpError,
+    },
+}
+
+/// What an answer was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum News {
+    /// The first to its echo.
+    First,
+    /// A further one.
+    Duplicate,
+    /// Nothing that changes the finding.
+    None,
+}
+
+/// Of the answered echoes of one probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RoundTrip {
+    pub average: Duration,
+    pub min: Duration,
+    pub max: Duration,
+    /// The mean change from one answered echo to the next; `None` where only
+    /// one was answered.
+    pub jitter: Option<Duration>,
 }
 
 /// What to do next.
@@ -54,6 +90,7 @@ impl Round {
             count: usize::from(count.max(1)),
             timeout,
             sent: Vec::new(),
+            duplicates: 0,
         }
     }
 
@@ -94,25 +131,35 @@ impl Round {
         });
     }
 
-    /// The receiver heard something of one of the echoes.
-    pub(super) fn heard(&mut self, event: Event) {
+    /// Something was heard of one of the echoes.
+    pub(super) fn heard(&mut self, event: Event) -> News {
         let sequence = match event {
             Event::Answered { sequence, .. } | Event::Failed { sequence, .. } => sequence,
         };
         let Some(echo) = self.sent.iter_mut().find(|echo| echo.sequence == sequence) else {
-            return;
+            return News::None;
         };
         match (event, echo.outcome) {
-            (_, Some(Outcome::Answered(_))) => {}
+            (Event::Answered { .. }, Some(Outcome::Answered(_))) => {
+                self.duplicates = self.duplicates.saturating_add(1);
+                News::Duplicate
+            }
             // An answer outweighs an error, whichever came first.
             (Event::Answered { at, .. }, _) => {
                 echo.outcome = Some(Outcome::Answered(at.saturating_duration_since(echo.at)));
+                News::First
             }
-            (Event::Failed { from, reason, .. }, None) => {
-                echo.outcome = Some(Outcome::Failed { from, reason });
+            (Event::Failed { from, error, .. }, None) => {
+                echo.outcome = Some(Outcome::Failed { from, error });
+                News::None
             }
-            (Event::Failed { .. }, Some(_)) => {}
+            (Event::Failed { .. }, Some(_)) => News::None,
         }
+    }
+
+    /// The sequence numbers of the echoes that left.
+    pub(super) fn sequences(&self) -> impl Iterator<Item = u16> + '_ {
+        self.sent.iter().map(|echo| echo.sequence)
     }
 
     /// Echoes that left.
@@ -125,21 +172,34 @@ impl Round {
         self.round_trips().count()
     }
 
-    /// The mean round trip, in milliseconds to the microsecond.
-    pub(super) fn average_ms(&self) -> Option<f64> {
-        let (sum, count) = self
+    /// Further answers to echoes that had been answered.
+    pub(super) fn duplicates(&self) -> u32 {
+        self.duplicates
+    }
+
+    /// What the answers took; `None` where there was none.
+    pub(super) fn round_trip(&self) -> Option<RoundTrip> {
+        let count = u32::try_from(self.answered()).ok()?;
+        let sum: Duration = self.round_trips().sum();
+        let changes: Vec<Duration> = self
             .round_trips()
-            .fold((Duration::ZERO, 0_u32), |(sum, count), rtt| {
-                (sum + rtt, count + 1)
-            });
-        let mean = sum.checked_div(count)?;
-        Some((mean.as_secs_f64() * 1e6).round() / 1e3)
+            .zip(self.round_trips().skip(1))
+            .map(|(one, next)| one.abs_diff(next))
+            .collect();
+        Some(RoundTrip {
+            average: sum.checked_div(count)?,
+            min: self.round_trips().min()?,
+            max: self.round_trips().max()?,
+            jitter: u32::try_from(changes.len())
+                .ok()
+                .and_then(|count| changes.iter().sum::<Duration>().checked_div(count)),
+        })
     }
 
     /// The first ICMP error, and who sent it.
-    pub(super) fn failure(&self) -> Option<(&'static str, IpAddr)> {
+    pub(super) fn failure(&self) -> Option<(IcmpError, IpAddr)> {
         self.sent.iter().find_map(|echo| match echo.outcome {
-            Some(Outcome::Failed { from, reason }) => Some((reason, from)),
+            Some(Outcome::Failed { from, error }) => Some((error, from)),
             _ => None,
         })
     }
@@ -163,6 +223,7 @@ impl Round {
 mod tests {
     use std::net::Ipv4Addr;
 
+    use super::super::socket::Family;
     use super::*;
 
     const ROUTER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
@@ -175,12 +236,22 @@ mod tests {
         Event::Answered { sequence, at }
     }
 
+    const UNREACHABLE: IcmpError = IcmpError {
+        family: Family::V4,
+        kind: 3,
+        code: 1,
+    };
+
     fn failed(sequence: u16) -> Event {
         Event::Failed {
             sequence,
             from: ROUTER,
-            reason: "destination host unreachable",
+            error: UNREACHABLE,
         }
+    }
+
+    fn us(us: u64) -> Duration {
+        Duration::from_micros(us)
     }
 
     #[test]
@@ -198,7 +269,7 @@ mod tests {
         assert_eq!(round.step(t + ms(1499)), Step::Wait(t + ms(1500)));
         assert_eq!(round.step(t + ms(1500)), Step::Done);
         assert_eq!((round.answered(), round.attempts()), (0, 3));
-        assert_eq!(round.average_ms(), None);
+        assert_eq!(round.round_trip(), None);
         assert_eq!(round.failure(), None);
     }
 
@@ -210,17 +281,32 @@ mod tests {
         round.heard(answered(65_535, t + ms(2)));
         assert_eq!(round.step(t + ms(2)), Step::Wait(t + ms(15)));
         round.sent(0, t + ms(15));
-        round.heard(answered(0, t + ms(19)));
-        round.heard(answered(0, t + ms(20)));
+        assert_eq!(round.heard(answered(0, t + ms(19))), News::First);
+        assert_eq!(round.round_trip().unwrap().jitter, Some(ms(2)));
+        assert_eq!(round.heard(answered(0, t + ms(20))), News::Duplicate);
+        assert_eq!(round.duplicates(), 1);
         round.sent(1, t + ms(30));
         // One is missing: not the whole time-out is spent on it.
         assert_eq!(round.step(t + ms(30)), Step::Wait(t + ms(230)));
-        assert_eq!(round.average_ms(), Some(3.0));
-        round.heard(answered(1, t + ms(30) + Duration::from_micros(1234)));
+        assert_eq!(
+            round.round_trip(),
+            Some(RoundTrip {
+                average: ms(3),
+                min: ms(2),
+                max: ms(4),
+                jitter: Some(ms(2)),
+            })
+        );
+        round.heard(answered(1, t + ms(30) + us(1234)));
         assert_eq!(round.step(t + ms(32)), Step::Done);
-        assert_eq!(round.average_ms(), Some(2.411));
+        let all = round.round_trip().unwrap();
+        assert_eq!(
+            (all.min, all.max, all.jitter),
+            (us(1234), ms(4), Some(us(2383)))
+        );
+        assert_eq!(all.average, Duration::from_nanos(2_411_333));
         // Nothing is known of an echo that was never sent.
-        round.heard(answered(9, t + ms(40)));
+        assert_eq!(round.heard(answered(9, t + ms(40))), News::None);
         assert_eq!(round.answered(), 3);
     }
 
@@ -249,10 +335,7 @@ mod tests {
         round.sent(2, t + ms(250));
         round.heard(failed(2));
         assert_eq!(round.step(t + ms(251)), Step::Done);
-        assert_eq!(
-            round.failure(),
-            Some(("destination host unreachable", ROUTER))
-        );
+        assert_eq!(round.failure(), Some((UNREACHABLE, ROUTER)));
         round.heard(answered(2, t + ms(252)));
         round.heard(failed(2));
         assert_eq!(round.answered(), 1);

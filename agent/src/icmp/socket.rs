@@ -1,20 +1,30 @@
-//! ICMP sockets: opening them, and what their errors mean.
+//! ICMP sockets: opening them, sending, receiving, and what their errors
+//! mean.
 
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::time::Duration;
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsRawFd, RawFd};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, RecvMsg, SockaddrStorage, recvmsg, setsockopt, sockopt,
+};
+use nix::sys::time::TimeSpec;
+use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
 
-use super::packet::Framing;
+use super::packet::{self, Framing, Heard};
 
-/// How often the receiver looks whether it shall end, should the shutdown of
-/// its socket not have woken it.
-const RECEIVE_TIMEOUT: Duration = Duration::from_secs(1);
-/// A full queue of the network card must not hold a worker for long.
-const SEND_TIMEOUT: Duration = Duration::from_secs(1);
 /// Answers of a whole sweep may come while the receiver waits for its turn.
 const RECEIVE_BUFFER: usize = 1 << 20;
+/// Ours are 64 bytes, an error that quotes one well below this.
+const RECEIVE_SIZE: usize = 2048;
+/// A time stamp, and an error with who sent it.
+const CONTROL_SIZE: usize = 256;
+/// A time stamp further from now than this is of a clock that was set.
+const STAMP_MAX: Duration = Duration::from_secs(1);
+/// `ee_origin` of what came as an ICMP or ICMPv6 error.
+const ORIGIN_ICMP: u8 = 2;
+const ORIGIN_ICMP6: u8 = 3;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Family {
@@ -41,26 +51,91 @@ impl Family {
 /// Which kind of socket the kernel granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// A raw socket; needs `CAP_NET_RAW`. ICMP errors are heard.
+    /// A raw socket; needs `CAP_NET_RAW`. ICMP errors come as packets.
     Raw,
     /// An ICMP datagram socket; needs a group of the process to be within
     /// `net.ipv4.ping_group_range`, which rules IPv6 too. The kernel chooses
-    /// the identifier, and ICMP errors are not heard.
+    /// the identifier, and ICMP errors come by the socket's error queue.
     Datagram,
 }
 
-/// An open ICMP socket.
-///
-/// It is a [`UdpSocket`] only in type: the standard library's way to receive
-/// into initialised memory and to learn the sender.
+/// An open ICMP socket; it never blocks.
 #[derive(Debug)]
 pub(super) struct IcmpSocket {
-    pub socket: UdpSocket,
+    socket: Socket,
+    family: Family,
+    framing: Framing,
     pub mode: Mode,
-    pub framing: Framing,
     /// The identifier that the kernel gives to what this socket sends; a raw
     /// socket leaves the choice to the sender.
     pub identifier: Option<u16>,
+}
+
+/// Where packets are received into.
+#[derive(Debug)]
+pub(super) struct Buffers {
+    data: Vec<u8>,
+    control: Vec<u8>,
+    clock: Clock,
+}
+
+/// Something was received.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Received {
+    pub from: IpAddr,
+    /// When it reached this machine.
+    pub at: Instant,
+    /// `None`: nothing that concerns an echo, or not well formed.
+    pub heard: Option<Heard>,
+}
+
+/// One moment on both clocks: the kernel stamps packets with the wall clock,
+/// which can be set, and round trips are measured with one that cannot.
+#[derive(Debug, Clone, Copy)]
+struct Clock {
+    steady: Instant,
+    wall: Duration,
+}
+
+impl Clock {
+    fn now() -> Self {
+        Self {
+            steady: Instant::now(),
+            wall: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default(),
+        }
+    }
+
+    /// A stamp of the wall clock on the steady one; `None` where it cannot be
+    /// true.
+    fn steady(&self, stamp: Duration) -> Option<Instant> {
+        match stamp.checked_sub(self.wall) {
+            Some(after) if after <= STAMP_MAX => self.steady.checked_add(after),
+            Some(_) => None,
+            None => {
+                let before = self.wall.saturating_sub(stamp);
+                (before <= STAMP_MAX)
+                    .then(|| self.steady.checked_sub(before))
+                    .flatten()
+            }
+        }
+    }
+}
+
+impl Buffers {
+    pub(super) fn new() -> Self {
+        Self {
+            data: vec![0; RECEIVE_SIZE],
+            control: vec![0; CONTROL_SIZE],
+            clock: Clock::now(),
+        }
+    }
+
+    /// To be called before a run of [`IcmpSocket::receive`].
+    pub(super) fn set_clock(&mut self) {
+        self.clock = Clock::now();
+    }
 }
 
 /// Opens a raw socket or, where that is refused, a datagram socket.
@@ -83,26 +158,204 @@ fn open_as(family: Family, mode: Mode) -> io::Result<IcmpSocket> {
         Mode::Datagram => Type::DGRAM,
     };
     let socket = Socket::new(domain, kind, Some(protocol))?;
-    socket.set_read_timeout(Some(RECEIVE_TIMEOUT))?;
-    socket.set_write_timeout(Some(SEND_TIMEOUT))?;
-    // The kernel grants what its limit allows; less is no reason to fail.
-    let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
+    socket.set_nonblocking(true)?;
+    // Past the kernel's limit where this process may; else the kernel grants
+    // what its limit allows, and less is no reason to fail.
+    if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+        let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
+    }
+    // Without it the time at which a packet is read counts.
+    let _ = setsockopt(&socket, sockopt::ReceiveTimestampns, &true);
     let identifier = match mode {
-        Mode::Raw => None,
+        Mode::Raw => {
+            // It spares wake-ups; whatever comes is looked at in any case.
+            let _ = socket.attach_filter(&wanted(family));
+            None
+        }
         Mode::Datagram => {
+            match family {
+                Family::V4 => setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?,
+                Family::V6 => setsockopt(&socket, sockopt::Ipv6RecvErr, &true)?,
+            }
             socket.bind(&SockAddr::from(SocketAddr::new(any, 0)))?;
             socket.local_addr()?.as_socket().map(|bound| bound.port())
         }
     };
     Ok(IcmpSocket {
-        socket: socket.into(),
-        mode,
+        socket,
+        family,
         framing: match (family, mode) {
             (Family::V4, Mode::Raw) => Framing::Ipv4Header,
             _ => Framing::Bare,
         },
+        mode,
         identifier,
     })
+}
+
+/// A packet filter (classic BPF) that lets echo replies and errors through: a
+/// raw socket would else get every ICMP packet that reaches the machine, on
+/// the loopback interface its own requests too.
+fn wanted(family: Family) -> Vec<SockFilter> {
+    // BPF_LDX|BPF_B|BPF_MSH: X = length of the IPv4 header at the start
+    const HEADER_LENGTH: u16 = 0xb1;
+    // BPF_LD|BPF_B|BPF_IND and BPF_LD|BPF_B|BPF_ABS: a byte at X + k, at k
+    const BYTE_AFTER_HEADER: u16 = 0x50;
+    const BYTE: u16 = 0x30;
+    // BPF_JMP|BPF_JEQ|BPF_K
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    // BPF_RET|BPF_K: so many bytes of the packet
+    const RETURN: u16 = 0x06;
+    let (mut program, types): (_, &[u8]) = match family {
+        Family::V4 => (
+            vec![
+                SockFilter::new(HEADER_LENGTH, 0, 0, 0),
+                SockFilter::new(BYTE_AFTER_HEADER, 0, 0, 0),
+            ],
+            &[0, 3, 11, 12],
+        ),
+        Family::V6 => (vec![SockFilter::new(BYTE, 0, 0, 0)], &[129, 1, 3, 4]),
+    };
+    for (to_accept, kind) in (1..=4).rev().zip(types) {
+        program.push(SockFilter::new(
+            JUMP_IF_EQUAL,
+            to_accept,
+            0,
+            u32::from(*kind),
+        ));
+    }
+    program.push(SockFilter::new(RETURN, 0, 0, 0));
+    program.push(SockFilter::new(RETURN, 0, 0, u32::MAX));
+    program
+}
+
+impl IcmpSocket {
+    /// For a poll.
+    pub(super) fn fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+
+    /// Sends a packet.
+    pub(super) fn send(&self, bytes: &[u8], target: IpAddr) -> io::Result<()> {
+        // The port has no meaning for ICMP.
+        let to = SockAddr::from(SocketAddr::new(target, 0));
+        self.socket.send_to(bytes, &to).map(|_| ())
+    }
+
+    /// Forgets the error of an earlier packet, which a datagram socket tells
+    /// to whoever sends next.
+    pub(super) fn forget_error(&self) {
+        let _ = self.socket.take_error();
+    }
+
+    /// The next packet; `None`: there is none.
+    ///
+    /// # Errors
+    /// What is wrong with the socket.
+    pub(super) fn receive(&self, buffers: &mut Buffers) -> io::Result<Option<Received>> {
+        let Buffers {
+            data,
+            control,
+            clock,
+        } = buffers;
+        let (length, from, stamp) = {
+            let mut parts = [IoSliceMut::new(data)];
+            let Some(got) = self.next(&mut parts, control, MsgFlags::empty())? else {
+                return Ok(None);
+            };
+            let stamp = got.cmsgs().ok().and_then(|mut notes| {
+                notes.find_map(|note| match note {
+                    ControlMessageOwned::ScmTimestampns(at) => stamp(at),
+                    _ => None,
+                })
+            });
+            (got.bytes, got.address.and_then(address), stamp)
+        };
+        let bytes = data.get(..length).unwrap_or_default();
+        Ok(Some(Received {
+            from: from.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+            at: stamp
+                .and_then(|stamp| clock.steady(stamp))
+                .unwrap_or_else(Instant::now),
+            heard: match self.family {
+                Family::V4 => packet::parse_v4(bytes, self.framing),
+                Family::V6 => packet::parse_v6(bytes),
+            },
+        }))
+    }
+
+    /// The next entry of a datagram socket's error queue; `None`: there is
+    /// none.
+    ///
+    /// # Errors
+    /// What is wrong with the socket.
+    pub(super) fn receive_error(&self, buffers: &mut Buffers) -> io::Result<Option<Received>> {
+        let Buffers { data, control, .. } = buffers;
+        let (length, destination, said) = {
+            let mut parts = [IoSliceMut::new(data)];
+            let Some(got) = self.next(&mut parts, control, MsgFlags::MSG_ERRQUEUE)? else {
+                return Ok(None);
+            };
+            let said = got.cmsgs().ok().and_then(|mut notes| {
+                notes.find_map(|note| match note {
+                    ControlMessageOwned::Ipv4RecvErr(error, from)
+                        if error.ee_origin == ORIGIN_ICMP =>
+                    {
+                        let from = Ipv4Addr::from(u32::from_be(from?.sin_addr.s_addr));
+                        Some((error.ee_type, error.ee_code, IpAddr::V4(from)))
+                    }
+                    ControlMessageOwned::Ipv6RecvErr(error, from)
+                        if error.ee_origin == ORIGIN_ICMP6 =>
+                    {
+                        let from = Ipv6Addr::from(from?.sin6_addr.s6_addr);
+                        Some((error.ee_type, error.ee_code, IpAddr::V6(from)))
+                    }
+                    _ => None,
+                })
+            });
+            (got.bytes, got.address.and_then(address), said)
+        };
+        let quoted = data.get(..length).unwrap_or_default();
+        let heard = destination
+            .zip(said)
+            .and_then(|(destination, (kind, code, _))| {
+                packet::parse_queued(quoted, destination, kind, code)
+            });
+        Ok(Some(Received {
+            from: said.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |(_, _, from)| from),
+            at: Instant::now(),
+            heard,
+        }))
+    }
+
+    fn next<'a, 'o, 'i: 'o>(
+        &self,
+        parts: &'o mut [IoSliceMut<'i>],
+        control: &'a mut [u8],
+        flags: MsgFlags,
+    ) -> io::Result<Option<RecvMsg<'a, 'o, SockaddrStorage>>> {
+        match recvmsg(self.fd(), parts, Some(control), flags) {
+            Ok(got) => Ok(Some(got)),
+            Err(errno) => match io::Error::from(errno) {
+                error if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+                error => Err(error),
+            },
+        }
+    }
+}
+
+fn stamp(at: TimeSpec) -> Option<Duration> {
+    Some(Duration::new(
+        u64::try_from(at.tv_sec()).ok()?,
+        u32::try_from(at.tv_nsec()).ok()?,
+    ))
+}
+
+fn address(storage: SockaddrStorage) -> Option<IpAddr> {
+    storage
+        .as_sockaddr_in()
+        .map(|v4| IpAddr::V4(v4.ip()))
+        .or_else(|| storage.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
 }
 
 fn refusal(family: Family, raw: &io::Error, datagram: &io::Error) -> String {
@@ -154,6 +407,22 @@ impl SendFault {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn stamps_of_a_clock_that_was_set_are_not_believed() {
+        let clock = Clock::now();
+        let ms = Duration::from_millis;
+        for (stamp, at) in [
+            (clock.wall, Some(clock.steady)),
+            (clock.wall + ms(2), Some(clock.steady + ms(2))),
+            (clock.wall - ms(3), Some(clock.steady - ms(3))),
+            (clock.wall + ms(3_600_000), None),
+            (clock.wall - ms(3_600_000), None),
+            (Duration::ZERO, None),
+        ] {
+            assert_eq!(clock.steady(stamp), at);
+        }
+    }
 
     #[test]
     fn send_errors_are_told_apart() {
