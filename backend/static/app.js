@@ -11,7 +11,7 @@ const av = {
     return (av.words[key] ?? key).replace(/\{\}/g, () => values[i++]);
   },
 
-  /** Calls the JSON API. Answers { status, body, etag }. */
+  /** Calls the JSON API. Answers { status, body, etag, date }. */
   async api(method, path, body, etag) {
     const headers = { "X-CSRF-Token": document.body.dataset.csrf, Accept: "application/json" };
     // A file goes as it is, with its own type.
@@ -22,14 +22,15 @@ const av = {
     try {
       answer = await fetch(path, { method, headers, body: body === undefined || raw ? body : JSON.stringify(body) });
     } catch {
-      return { status: 0, body: { error: av.t("offline") }, etag: null };
+      return { status: 0, body: { error: av.t("offline") }, etag: null, date: null };
     }
     // The session is over: log in and come back.
     if (answer.status === 401) location.href = "/login?next=" + encodeURIComponent(location.pathname);
     const text = await answer.text();
     let json = {};
     try { json = text ? JSON.parse(text) : {}; } catch { json = { error: text.slice(0, 200) }; }
-    return { status: answer.status, body: json, etag: answer.headers.get("ETag") };
+    const date = Date.parse(answer.headers.get("Date") ?? "");
+    return { status: answer.status, body: json, etag: answer.headers.get("ETag"), date: Number.isNaN(date) ? null : date };
   },
 
   /** Says something at the foot of the page for a few seconds. */
@@ -69,7 +70,7 @@ const av = {
       said.id = `problem-${field}`;
       said.textContent = problem;
       place.append(said);
-      const input = place.querySelector("input, select");
+      const input = place.querySelector("input, select, textarea");
       input?.setAttribute("aria-invalid", "true");
       input?.setAttribute("aria-describedby", said.id);
     }
@@ -77,8 +78,8 @@ const av = {
     const general = answer.status === 412 ? av.t("lost") : answer.status === 422 && form.querySelector(".wrong") ? av.t("invalid") : answer.body.error;
     head.textContent = [general, ...left].join(" — ");
     head.hidden = false;
-    (form.querySelector(".wrong input, .wrong select") ?? head).scrollIntoView({ block: "center" });
-    form.querySelector(".wrong input, .wrong select")?.focus();
+    (form.querySelector(".wrong input, .wrong select, .wrong textarea") ?? head).scrollIntoView({ block: "center" });
+    form.querySelector(".wrong input, .wrong select, .wrong textarea")?.focus();
   },
 
   clearProblems(form) {
@@ -189,6 +190,18 @@ setInterval(() => av.times(document), 5000);
 for (const part of document.querySelectorAll("[data-refresh]")) {
   setInterval(() => av.refresh(part), Number(part.dataset.refresh) * 1000);
 }
+
+// The menu closes where somebody goes on elsewhere.
+const more = document.querySelector(".top .more");
+document.addEventListener("click", (event) => { if (more?.open && !more.contains(event.target)) more.open = false; });
+more?.addEventListener("keydown", (event) => {
+  if (event.key !== "Escape" || !more.open) return;
+  more.open = false;
+  more.querySelector("summary").focus();
+});
+more?.addEventListener("focusout", (event) => {
+  if (event.relatedTarget && !more.contains(event.relatedTarget)) more.open = false;
+});
 
 document.addEventListener("input", (event) => {
   if (event.target.matches("input[type=search][data-rows]")) av.filter(event.target);

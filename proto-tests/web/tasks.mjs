@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
 import { createWriteStream, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import http from "node:http";
 import net from "node:net";
 import path from "node:path";
 import { chromium } from "playwright-core";
@@ -452,6 +453,147 @@ step("a month of history", async () => {
   await picture(page, "device-plots", "details table tr:nth-child(3)");
 });
 
+step("availability: of the device, and of the site by device", async () => {
+  sql(`UPDATE sites SET created_at = now() - interval '40 days' WHERE id = ${site}`);
+  sql(`UPDATE devices SET created_at = now() - interval '40 days' WHERE id = ${device}`);
+  sql(`SELECT av_compute_day(${site}, d::date) FROM generate_series(current_date - 28, current_date - 1, interval '1 day') d`);
+  const percent = sql(`SELECT floor(10000.0 * sum(ok_s) / sum(ok_s + fault_s)) / 100 FROM device_days WHERE device_id = ${device}`);
+  await page.goto(`/devices/${device}`);
+  await page.locator(".days").scrollIntoViewIfNeeded();
+  const shown = await page.locator("li", { hasText: "30 days" }).locator("strong").textContent();
+  assert.equal(Number(shown.replace(" %", "")), Number(percent));
+  await page.locator("section", { has: page.locator(".days") }).getByText("Days", { exact: true }).click();
+  assert.equal(await page.locator("section", { has: page.locator(".days") }).locator("tbody tr").count(), 28);
+  await picture(page, "device-availability", ".days");
+  await page.goto(`/sites/${site}`);
+  await page.getByRole("link", { name: "Availability" }).click();
+  await page.locator("#devices tr", { hasText: "Projector Z" }).getByText(shown).waitFor();
+  assert.equal(await page.locator(".days rect").count(), 28);
+  await picture(page, "site-availability");
+  await page.getByRole("link", { name: "7 days" }).click();
+  await page.waitForURL(/days=7/);
+  assert((await page.locator(".days rect").count()) <= 7);
+});
+
+step("maintenance: a window for a room, seen at the device, and ended", async () => {
+  await page.goto("/maintenance");
+  await page.getByText("No maintenance window").waitFor();
+  await picture(page, "maintenance-empty");
+  await page.getByRole("link", { name: "New window" }).click();
+  await page.getByLabel("Choose the site").selectOption({ label: "Lycée Ampère" });
+  await picture(page, "maintenance-site");
+  await page.getByRole("button", { name: "Next" }).click();
+  const what = page.getByLabel("What");
+  await what.selectOption({ label: "Building A · 1 · Room 101" });
+  await page.getByRole("textbox", { name: "To" }).fill("2020-01-01T10:00");
+  await page.getByLabel("Why").fill("New lamps");
+  await page.getByRole("button", { name: "Save" }).click();
+  await page.locator("[data-field=ends_at] .field-problem").waitFor();
+  await picture(page, "maintenance-form-errors");
+  await page.getByRole("button", { name: "4 h" }).click();
+  await page.getByRole("button", { name: "Save" }).click();
+  await page.waitForURL("**/maintenance");
+  await page.locator("tr", { hasText: "Room 101" }).getByText("New lamps").waitFor();
+  assert.equal(sql("SELECT building || '/' || floor || '/' || room || ' ' || round(extract(epoch FROM ends_at - now()) / 3600) FROM maintenance_windows"), "Building A/1/Room 101 4");
+  // One of a device, later.
+  await page.goto(`/devices/${device}`);
+  await page.getByText("In maintenance until").waitFor();
+  await picture(page, "device-maintenance");
+  await page.getByRole("link", { name: "Maintenance" }).last().click();
+  await page.getByRole("textbox", { name: "From" }).fill("2099-01-01T10:00");
+  await page.getByRole("button", { name: "24 h" }).click();
+  await page.getByRole("button", { name: "Save" }).click();
+  await page.waitForURL("**/maintenance");
+  await picture(page, "maintenance");
+  assert.equal(sql(`SELECT device_id FROM maintenance_windows WHERE starts_at > now()`), String(device));
+  await page.getByRole("button", { name: "Delete" }).click();
+  await page.getByRole("button", { name: "Yes, go on" }).click();
+  await until("it is deleted", () => sql("SELECT count(*) FROM maintenance_windows") === "1");
+  await page.getByRole("button", { name: "End now" }).click();
+  await page.getByRole("button", { name: "Yes, go on" }).click();
+  await until("it is over", () => sql("SELECT count(*) FROM maintenance_windows WHERE ends_at <= now()") === "1");
+  await page.goto("/maintenance?past=1");
+  await page.locator("tr", { hasText: "New lamps" }).getByText("past").waitFor();
+});
+
+step("notifications: a webhook that gets a test, its key never shown again; a mail channel", async () => {
+  const got = [];
+  const receiver = http.createServer((request, answer) => {
+    let text = "";
+    request.on("data", (data) => { text += data; });
+    request.on("end", () => { got.push(text); answer.end(); });
+  });
+  await new Promise((done) => receiver.listen(0, "127.0.0.1", done));
+  try {
+    await page.goto("/");
+    await page.getByText("More", { exact: true }).click();
+    await picture(page, "menu");
+    await page.getByRole("link", { name: "Notifications" }).click();
+    await page.getByText("No channel").waitFor();
+    await page.getByRole("link", { name: "New channel" }).click();
+    await page.getByLabel("Name").fill("Helpdesk");
+    await page.getByLabel("By").selectOption("webhook");
+    await page.getByLabel("URL", { exact: true }).fill("ftp://example.org/");
+    await page.getByLabel("Key of the signature").fill("short");
+    await page.getByRole("button", { name: "Save" }).click();
+    await page.locator("[data-field=secret] .field-problem").waitFor();
+    await picture(page, "channel-form-errors");
+    await page.getByLabel("URL", { exact: true }).fill(`http://127.0.0.1:${receiver.address().port}/hidden-path`);
+    await page.getByLabel("Key of the signature").fill("a key of many characters");
+    await page.getByRole("button", { name: "Save" }).click();
+    await page.waitForURL(/\/channels\/\d+$/);
+    assert(!(await page.content()).includes("hidden-path"), "the URL's path is a secret");
+    await page.getByRole("button", { name: "Send a test" }).click();
+    await until("the test arrives", () => got.length > 0);
+    await page.locator("tbody tr.ok, tbody td.ok").first().waitFor();
+    await picture(page, "channel");
+    await page.getByRole("link", { name: "Edit" }).click();
+    assert.equal(await page.getByLabel("Key of the signature").inputValue(), "***");
+    assert(!(await page.content()).includes("hidden-path"));
+    await page.getByLabel("From severity").selectOption("critical");
+    await picture(page, "channel-form");
+    await page.getByRole("button", { name: "Save" }).click();
+    await page.waitForURL(/\/channels\/\d+$/);
+    assert.equal(sql("SELECT min_severity || ' ' || secret || ' ' || (url LIKE '%/hidden-path') FROM channels"), "critical a key of many characters true");
+    await page.goto("/channels/new");
+    await page.getByLabel("Name").fill("Technicians");
+    await page.getByLabel("Mail addresses").fill("a@example.org\nb@example.org");
+    await page.getByLabel("Messages are sent").uncheck();
+    await page.getByLabel("Quiet from").fill("20:00");
+    await page.getByLabel("Quiet to").fill("07:00");
+    await page.getByRole("button", { name: "Save" }).click();
+    await page.waitForURL(/\/channels\/\d+$/);
+    assert.equal(sql("SELECT recipients FROM channels WHERE kind = 'mail'"), "{a@example.org,b@example.org}");
+    await page.goto("/channels");
+    await picture(page, "channels");
+    await page.getByRole("link", { name: "Technicians" }).click();
+    await page.getByRole("link", { name: "Edit" }).click();
+    await page.getByRole("button", { name: "Delete the channel" }).click();
+    await page.getByRole("button", { name: "Yes, go on" }).click();
+    await until("it is deleted", () => sql("SELECT count(*) FROM channels") === "1");
+  } finally {
+    receiver.close();
+    receiver.closeAllConnections();
+  }
+});
+
+step("the audit log: who did what, filtered and paged", async () => {
+  await page.goto("/audit");
+  await page.locator("tr", { hasText: "channel.delete" }).getByText("anna").waitFor();
+  await picture(page, "audit");
+  await page.getByLabel("Who, what").fill("DEVICE.reveal");
+  await page.getByRole("button", { name: "Filter" }).click();
+  await page.waitForURL(/q=DEVICE.reveal/);
+  assert.equal(await page.locator("tbody tr").count(), 1);
+  sql("INSERT INTO audit (actor, origin, ip, action, target, detail) SELECT 'robot', 'api', '10.0.0.1', 'site.update', 'site ' || n, '{}' FROM generate_series(1, 60) n");
+  await page.goto("/audit?q=robot");
+  assert.equal(await page.locator("tbody tr").count(), 50);
+  await page.getByRole("link", { name: "Older" }).click();
+  await page.waitForURL(/before=/);
+  assert.equal(await page.locator("tbody tr").count(), 10);
+  sql("DELETE FROM audit WHERE actor = 'robot'");
+});
+
 step("users: add, a role, a password; a viewer only looks", async () => {
   await page.goto("/users");
   await page.locator("#user-form").getByLabel("Name").fill("victor");
@@ -491,7 +633,17 @@ step("users: add, a role, a password; a viewer only looks", async () => {
   await his.goto("/alerts?state=closed");
   assert.equal(await his.getByRole("button", { name: "Envoyer" }).count(), 0);
   await picture(his, "fr-alerts");
-  for (const page of ["/users", `/devices/${device}/edit`, "/sites/new"]) {
+  await his.goto("/channels");
+  await his.getByText("Helpdesk").waitFor();
+  assert.equal(await his.getByRole("link", { name: "Nouveau canal" }).count(), 0);
+  await picture(his, "fr-channels");
+  await his.goto("/maintenance?past=1");
+  await his.getByText("New lamps").waitFor();
+  assert.equal(await his.getByRole("link", { name: "Nouvelle fenêtre" }).count(), 0);
+  await picture(his, "fr-maintenance");
+  await his.goto(`/sites/${site}/availability`);
+  await picture(his, "fr-availability");
+  for (const page of ["/users", "/audit", "/channels/new", "/maintenance/new", `/devices/${device}/edit`, "/sites/new"]) {
     assert.equal((await his.goto(page)).status(), 403, page);
   }
   await picture(his, "fr-forbidden");

@@ -39,7 +39,7 @@ const WINDOW_MAX_DAYS: i64 = 366;
 /// A key of fewer bytes can be guessed.
 const SECRET_MIN: usize = 16;
 /// What stands in place of what is not shown.
-const HIDDEN: &str = "***";
+pub(super) const HIDDEN: &str = "***";
 
 /// Answers where the path is one of these; `None` where it is not.
 pub(super) fn route(admin: &Admin, call: &Call<'_>) -> Option<Answer> {
@@ -450,7 +450,7 @@ fn shown(channel: &Channel) -> ShownChannel<'_> {
 }
 
 /// `https://hooks.example.org/***`: with many receivers the path is the key.
-fn shown_url(url: &str) -> String {
+pub(super) fn shown_url(url: &str) -> String {
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (host, path) = rest.split_at(end);

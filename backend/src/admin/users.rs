@@ -12,6 +12,7 @@ use super::login::{NAME_MAX, chosen_password, new_secret};
 use super::{Admin, access};
 use crate::answer::Answer;
 use crate::store::StoreError;
+use crate::store::audit::AuditFilter;
 use crate::store::sites::TokenDigest;
 use crate::store::users::UserRefusal;
 
@@ -280,6 +281,15 @@ fn audit(admin: &Admin, call: &Call<'_>) -> Result<Answer, Answer> {
     let limit = number(call.query, "limit", 100, (1, 1000))?;
     let site = optional_id(call.query, "site_id")?;
     let before = optional_id(call.query, "before")?;
-    let entries = admin.store.audit(site, before, limit)?;
+    let text = call.query.get("q").filter(|text| !text.is_empty());
+    if text.is_some_and(|text| text.contains('\0')) {
+        return Err(invalid_field("q", "has a NUL character"));
+    }
+    let filter = AuditFilter {
+        site_id: site,
+        before,
+        text,
+    };
+    let entries = admin.store.audit(&filter, limit)?;
     Ok(Answer::json(200, &json!({"entries": entries})))
 }

@@ -10,6 +10,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::actor::Actor;
+use super::fold::{fold, folded};
 use super::time::from_sql;
 use super::{Store, StoreError};
 
@@ -49,6 +50,18 @@ pub struct Entry {
     pub detail: Box<RawValue>,
 }
 
+/// Which deeds of the log are shown.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AuditFilter<'a> {
+    /// In this site alone.
+    pub site_id: Option<i64>,
+    /// With a smaller id alone.
+    pub before: Option<i64>,
+    /// With this text in who, what, to what or from where, whatever its case
+    /// and accents.
+    pub text: Option<&'a str>,
+}
+
 /// Writes a deed down, in the transaction that does it.
 ///
 /// # Errors
@@ -84,26 +97,28 @@ impl Store {
         self.run(|client| record(client, actor, deed))
     }
 
-    /// The newest deeds with an id below `before`, in one site or all.
+    /// The newest deeds that a filter lets through, at most `limit`.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn audit(
-        &self,
-        site_id: Option<i64>,
-        before: Option<i64>,
-        limit: i64,
-    ) -> Result<Vec<Entry>, StoreError> {
+    pub fn audit(&self, filter: &AuditFilter<'_>, limit: i64) -> Result<Vec<Entry>, StoreError> {
+        let text = filter.text.map(fold);
+        let searched = folded("concat_ws(' ', actor, action, target, ip)");
         self.run(|client| {
             let rows = client.query_typed(
-                "SELECT id, at, actor, origin, ip, action, target, site_id, detail::text
-                   FROM audit
-                  WHERE ($1::bigint IS NULL OR site_id = $1) AND ($2::bigint IS NULL OR id < $2)
-                  ORDER BY id DESC LIMIT $3",
+                &format!(
+                    "SELECT id, at, actor, origin, ip, action, target, site_id, detail::text
+                       FROM audit
+                      WHERE ($1::bigint IS NULL OR site_id = $1)
+                        AND ($2::bigint IS NULL OR id < $2)
+                        AND ($4::text IS NULL OR strpos({searched}, $4) > 0)
+                      ORDER BY id DESC LIMIT $3"
+                ),
                 &[
-                    (&site_id, Type::INT8),
-                    (&before, Type::INT8),
+                    (&filter.site_id, Type::INT8),
+                    (&filter.before, Type::INT8),
                     (&limit, Type::INT8),
+                    (&text, Type::TEXT),
                 ],
             )?;
             Ok(rows

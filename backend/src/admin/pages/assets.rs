@@ -37,6 +37,8 @@ static ASSETS: &[Asset] = &[
     asset!("account.js", JS),
     asset!("version.js", JS),
     asset!("import.js", JS),
+    asset!("maintenance.js", JS),
+    asset!("channels.js", JS),
 ];
 
 /// The entity tag of each, from its content.

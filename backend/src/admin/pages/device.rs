@@ -7,11 +7,13 @@ use av_proto::text::excerpt;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
+use super::availability::{self, Days};
 use super::chart::{Segment, line, segments, shares, timeline};
 use super::html::{Frame, escape, span};
 use super::i18n::Lang;
 use super::{Admin, Call, Fact, Problem, editors_frame, frame, place, show, zones};
 use crate::answer::Answer;
+use crate::store::alerts::Window;
 use crate::store::pages::{AlertFilter, AlertPage, DeviceDetail, DevicePage, Past, class};
 
 /// The most of a device's history that a page draws.
@@ -34,6 +36,8 @@ struct Page {
     legend: Vec<Share>,
     plots: Vec<Plot>,
     changes: Vec<Change>,
+    availability: Option<Days>,
+    windows: Vec<Window>,
 }
 
 struct Period {
@@ -86,6 +90,9 @@ pub(super) fn page(admin: &Admin, call: &Call<'_>, id: i64) -> Result<Answer, Pr
     });
     let parts = segments(&history, (from, f.now), detail.holds_s, heard);
     let lang = f.lang;
+    let known_days = admin.store.device_days(id, availability::YEAR)?;
+    let mut windows = admin.store.windows(Some(device.site_id), false)?;
+    windows.retain(|window| window.active && covers(window, &device));
     let words = |segment: &Segment| {
         format!(
             "{}, {}",
@@ -120,10 +127,26 @@ pub(super) fn page(admin: &Admin, call: &Call<'_>, id: i64) -> Result<Answer, Pr
                 .collect(),
             plots: plots(lang, &history, (from, f.now), detail.holds_s),
             changes: changes(&history, from),
+            availability: availability::of_device(lang, &known_days),
+            windows,
             device,
             f,
         },
     ))
+}
+
+/// Whether a maintenance window covers a device: its own, its room's or its
+/// site's, which is the site of both.
+fn covers(window: &Window, device: &DevicePage) -> bool {
+    match (window.device_id, &window.room) {
+        (Some(id), _) => id == device.id,
+        (None, None) => true,
+        (None, Some(room)) => {
+            let named = |name: &Option<String>| name.clone().unwrap_or_default();
+            (named(&window.building), named(&window.floor), room)
+                == (device.building.clone(), device.floor.clone(), &device.room)
+        }
+    }
 }
 
 /// A verdict in words; a gap is nothing observed, not a site without devices.
@@ -186,7 +209,7 @@ fn plots(lang: Lang, history: &[Past], within: (Timestamp, Timestamp), holds_s: 
     .collect()
 }
 
-fn decimal(lang: Lang, number: String) -> String {
+pub(super) fn decimal(lang: Lang, number: String) -> String {
     match lang {
         Lang::En => number,
         Lang::Fr => number.replace('.', ","),

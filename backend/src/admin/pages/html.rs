@@ -81,6 +81,11 @@ impl Frame {
         self.role >= Role::Admin
     }
 
+    /// Whether the page is one of those in the menu's last part.
+    pub(super) fn in_more(&self) -> bool {
+        matches!(self.here, "channels" | "users" | "audit" | "account")
+    }
+
     /// "3 min ago", kept up to date by the script.
     pub(super) fn ago(&self, at: impl Plain<Timestamp>) -> String {
         let at = at.plain();

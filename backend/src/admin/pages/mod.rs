@@ -7,6 +7,8 @@
 //! |---|---|
 //! | `door` | log-in and the first user |
 //! | `dashboard`, `site`, `device`, `versions`, `alerts`, `users`, `account` | a page each, with its forms |
+//! | `maintenance`, `channels`, `audit` | the same |
+//! | `availability` | finished days, of a site and of a device |
 //! | `chart` | a device's history as SVG |
 //! | `html` | what pages have around them, and pieces that they share |
 //! | `i18n`, `catalogue` | English and French |
@@ -15,13 +17,17 @@
 mod account;
 mod alerts;
 mod assets;
+mod audit;
+mod availability;
 mod catalogue;
+mod channels;
 mod chart;
 mod dashboard;
 mod device;
 mod door;
 mod html;
 mod i18n;
+mod maintenance;
 mod site;
 mod users;
 mod versions;
@@ -93,9 +99,19 @@ pub(super) fn route(admin: &Admin, call: &Call<'_>) -> Option<Answer> {
         ["sites", site, "versions", revision] => {
             id(site).and_then(|id| versions::one(admin, call, id, revision))
         }
+        ["sites", site, "availability"] => {
+            id(site).and_then(|id| availability::page(admin, call, id))
+        }
         ["devices", device] => id(device).and_then(|id| device::page(admin, call, id)),
         ["devices", device, "edit"] => id(device).and_then(|id| device::edit(admin, call, id)),
         ["alerts"] => alerts::page(admin, call),
+        ["maintenance"] => maintenance::page(admin, call),
+        ["maintenance", "new"] => maintenance::new(admin, call),
+        ["channels"] => channels::page(admin, call),
+        ["channels", "new"] => channels::new(admin, call),
+        ["channels", channel] => id(channel).and_then(|id| channels::one(admin, call, id)),
+        ["channels", channel, "edit"] => id(channel).and_then(|id| channels::edit(admin, call, id)),
+        ["audit"] => audit::page(admin, call),
         ["account"] => account::page(admin, call),
         ["users"] => users::page(admin, call),
         _ => Err(Problem::None),
@@ -120,6 +136,16 @@ fn frame(call: &Call<'_>, here: &'static str) -> Frame {
 fn editors_frame(call: &Call<'_>, here: &'static str) -> Result<Frame, Problem> {
     let frame = frame(call, here);
     if frame.can_edit() {
+        Ok(frame)
+    } else {
+        Err(Problem::Role)
+    }
+}
+
+/// The frame of a page that only an administrator sees.
+fn admins_frame(call: &Call<'_>, here: &'static str) -> Result<Frame, Problem> {
+    let frame = frame(call, here);
+    if frame.is_admin() {
         Ok(frame)
     } else {
         Err(Problem::Role)

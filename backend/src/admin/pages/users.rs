@@ -3,7 +3,7 @@
 use askama::Template;
 
 use super::html::Frame;
-use super::{Admin, Call, Problem, frame, show};
+use super::{Admin, Call, Problem, admins_frame, show};
 use crate::answer::Answer;
 use crate::store::users::{Role, User};
 
@@ -17,10 +17,7 @@ struct Page {
 
 /// `GET /users`.
 pub(super) fn page(admin: &Admin, call: &Call<'_>) -> Result<Answer, Problem> {
-    let f = frame(call, "users");
-    if !f.is_admin() {
-        return Err(Problem::Role);
-    }
+    let f = admins_frame(call, "users")?;
     let users = admin.store.users()?;
     Ok(show(
         200,
