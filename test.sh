@@ -5,12 +5,14 @@
 #   ./test.sh --msrv           and that it builds with the oldest Rust promised
 #   ./test.sh --no-install     complains about missing packages instead of
 #                              installing them
-#   ./test.sh -- ARGUMENTS     passes them to cargo test:
+#   ./test.sh --no-web         without the browser tests of the web interface
+#   ./test.sh -- ARGUMENTS     passes them to cargo test, and runs no browser:
 #                              ./test.sh -- -p av-proto
 #
 # On Debian it installs what it lacks, as root or through sudo: PostgreSQL and
 # snmpd (neither is started: tests run private ones), python3, a C compiler,
-# iproute2. It works from any folder, and leaves nothing running.
+# iproute2, and for the web interface Chromium and npm. It works from any
+# folder, and leaves nothing running.
 set -uo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd) || exit 1
@@ -21,18 +23,20 @@ usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$root/test.sh"; }
 
 msrv=no
 install=yes
+web=yes
 test_arguments=(--workspace)
 while [ $# -gt 0 ]; do
     case $1 in
     --msrv) msrv=yes ;;
     --no-install) install=no ;;
+    --no-web) web=no ;;
     --help | -h)
         usage
         exit 0
         ;;
     --)
         shift
-        [ $# -eq 0 ] || test_arguments=("$@")
+        [ $# -eq 0 ] || test_arguments=("$@") web=no
         break
         ;;
     *)
@@ -62,13 +66,21 @@ step() {
 }
 
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+web_log=$(mktemp)
+shots=$(mktemp -d)
+trap 'rm -rf "$log" "$web_log" "$shots"' EXIT
 
 # Every binary is run even when one fails. Cargo's exit code counts, not tee's.
 tests() { cargo test --locked --no-fail-fast "${test_arguments[@]}" </dev/null 2>&1 | tee "$log"; }
 
+web_tests() {
+    local -a options=()
+    [ "$install" = yes ] || options+=(--no-install)
+    proto-tests/web/run.sh "${options[@]}" "$shots" </dev/null 2>&1 | tee "$web_log"
+}
+
 shell_scripts() {
-    shellcheck -x test.sh demo.sh .ci/run scripts/*.sh
+    shellcheck -x test.sh demo.sh .ci/run scripts/*.sh proto-tests/web/run.sh
 }
 
 step 'cargo fmt' cargo fmt --all --check
@@ -80,11 +92,14 @@ if [ "$msrv" = yes ]; then
     step 'oldest Rust' scripts/msrv.sh
 fi
 step 'cargo test' tests
+[ "$web" = no ] || step 'web interface' web_tests
 
 read -r passed failures < <(awk '
     # test result: ok. 3 passed; 0 failed; 0 ignored; ...
     $1 == "test" && $2 == "result:" { passed += $4; failed += $6 }
-    END { print passed + 0, failed + 0 }' "$log")
+    # web: 30 passed, 0 failed
+    $1 == "web:" && $3 == "passed," { passed += $2; failed += $4 }
+    END { print passed + 0, failed + 0 }' "$log" "$web_log")
 if [ ${#failed[@]} -gt 0 ]; then
     printf -v list '%s, ' "${failed[@]}"
     say "✗ failed: ${list%, }"

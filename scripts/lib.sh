@@ -39,11 +39,19 @@ missing_packages() {
     command -v setpriv >/dev/null || say util-linux
 }
 
-# Installs what is missing, as root or through sudo.
+# The same for the tests of the web interface.
+missing_web_packages() {
+    command -v chromium >/dev/null || say chromium
+    command -v node >/dev/null || say nodejs
+    command -v npm >/dev/null || say npm
+}
+
+# Installs what is missing, as root or through sudo: what `missing_packages`
+# prints, or the function that is named.
 install_missing() {
-    local root=$1
+    local root=$1 missing=${2:-missing_packages}
     local -a packages=()
-    mapfile -t packages < <(missing_packages)
+    mapfile -t packages < <("$missing")
     [ ${#packages[@]} -gt 0 ] || return 0
     local -a as_root=()
     if [ "$(id -u)" -ne 0 ]; then
@@ -53,7 +61,7 @@ install_missing() {
         [ -t 0 ] || as_root=(sudo -n)
     fi
     "${as_root[@]}" "$root/scripts/install-packages.sh" "${packages[@]}"
-    mapfile -t packages < <(missing_packages)
+    mapfile -t packages < <("$missing")
     [ ${#packages[@]} -eq 0 ] || die "Still missing after the installation: ${packages[*]}"
 }
 

@@ -12,11 +12,11 @@ const av = {
   },
 
   /** Calls the JSON API. Answers { status, body, etag, date }. */
-  async api(method, path, body, etag) {
+  async api(method, path, body, etag, type = "application/json") {
     const headers = { "X-CSRF-Token": document.body.dataset.csrf, Accept: "application/json" };
     // A file goes as it is, with its own type.
     const raw = body instanceof Blob;
-    if (body !== undefined) headers["Content-Type"] = raw ? body.type : "application/json";
+    if (body !== undefined) headers["Content-Type"] = raw ? body.type : type;
     if (etag) headers["If-Match"] = etag;
     let answer;
     try {
@@ -30,7 +30,30 @@ const av = {
     let json = {};
     try { json = text ? JSON.parse(text) : {}; } catch { json = { error: text.slice(0, 200) }; }
     const date = Date.parse(answer.headers.get("Date") ?? "");
+    if (answer.status >= 400) av.translate(json);
     return { status: answer.status, body: json, etag: answer.headers.get("ETag"), date: Number.isNaN(date) ? null : date };
+  },
+
+  /** Puts what the API says of an error into the page's language, where that is known. */
+  translate(body) {
+    if (typeof body.error === "string") {
+      // "field: problem", where there is one field.
+      const [, field, problem] = /^([\w.[\]]+: )?(.*)$/s.exec(body.error);
+      body.error = (field ?? "") + av.problem(problem);
+    }
+    for (const one of body.fields ?? []) one.problem = av.problem(one.problem);
+  },
+
+  problem(text) {
+    for (const [from, to] of av.words.problems ?? []) {
+      const parts = from.split("{}").map((part) => part.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
+      const found = new RegExp(`^${parts.join("(.*)")}$`, "s").exec(text);
+      if (found) {
+        let i = 0;
+        return to.replace(/\{\}/g, () => found[(i += 1)]);
+      }
+    }
+    return text;
   },
 
   /** Says something at the foot of the page for a few seconds. */

@@ -1,5 +1,6 @@
-// A new device, or a device's settings. What the form does not know is kept
-// as it was.
+// A new device, or a device's settings. Only what somebody changed is sent, as
+// a merge patch: what the form does not know, and numbers that JavaScript
+// cannot hold, stay as they are stored.
 "use strict";
 
 (() => {
@@ -44,6 +45,7 @@
       const section = device.driver_config?.[set.dataset.driver] ?? {};
       for (const input of set.querySelectorAll("[data-config]")) {
         input.value = section[input.dataset.config] ?? "";
+        input.dataset.was = input.value;
         input.type = "secret" in input.dataset ? "password" : input.type;
         const reveal = input.parentElement.querySelector("[data-reveal]");
         if (reveal) reveal.hidden = !id || input.value === "";
@@ -52,6 +54,7 @@
     alwaysOn.checked = device.expectations?.always_on === true;
     alertAfter.value = device.expectations?.alert_after_s ?? "";
     zone.value = device.expectations?.schedule?.timezone ?? "";
+    for (const input of [alertAfter, zone]) input.dataset.was = input.value;
     grid.set(weekRules.toMinutes(device.expectations?.schedule?.rules));
     touched = false;
     driverChanged();
@@ -59,31 +62,31 @@
     tell();
   }
 
-  /** Sets a key, or takes it out where the field is empty. */
-  function put(object, key, value) {
-    if (value === undefined || value === "") delete object[key];
-    else object[key] = value;
+  /** Sets a key where its input was changed; `null` takes it out of a stored device. */
+  function put(object, key, input) {
+    if (input.value === input.dataset.was) return;
+    const value = input.type === "number" ? av.number(input) : "secret" in input.dataset ? input.value : input.value.trim();
+    if (value !== undefined && value !== "") object[key] = value;
+    else if (id) object[key] = null;
   }
 
   function body() {
     const driver = fields.driver.value;
-    const config = structuredClone(device.driver_config ?? {});
+    const config = {};
     const set = form.querySelector(`[data-driver="${CSS.escape(driver)}"]`);
     if (set) {
-      const section = config[driver] ?? {};
-      for (const input of set.querySelectorAll("[data-config]")) {
-        put(section, input.dataset.config, input.type === "number" ? av.number(input) : input.value);
-      }
-      if (Object.keys(section).length > 0 || driver in config) config[driver] = section;
+      const section = {};
+      for (const input of set.querySelectorAll("[data-config]")) put(section, input.dataset.config, input);
+      if (Object.keys(section).length > 0) config[driver] = section;
     }
-    const expectations = structuredClone(device.expectations ?? {});
-    if (alwaysOn.checked || "always_on" in expectations) expectations.always_on = alwaysOn.checked;
-    put(expectations, "alert_after_s", av.number(alertAfter));
-    const wanted = rules();
-    if (wanted.length > 0 || expectations.schedule) {
-      const schedule = expectations.schedule ?? {};
-      put(schedule, "timezone", zone.value.trim());
-      schedule.rules = wanted;
+    const expectations = {};
+    if (alwaysOn.checked !== (device.expectations?.always_on === true)) expectations.always_on = alwaysOn.checked;
+    put(expectations, "alert_after_s", alertAfter);
+    const schedule = {};
+    put(schedule, "timezone", zone);
+    if (touched) schedule.rules = rules();
+    // A schedule needs rules; a zone alone is none.
+    if (Object.keys(schedule).length > 0 && (device.expectations?.schedule || rules().length > 0)) {
       expectations.schedule = schedule;
     }
     const sent = { site_id: Number(form.dataset.site), driver, driver_config: config, expectations, alert_severity: fields.alert_severity.value };
@@ -96,7 +99,7 @@
     event.preventDefault();
     av.busy(form, async () => {
       av.clearProblems(form);
-      const answer = id ? await av.api("PUT", `/admin/devices/${id}`, body(), etag) : await av.api("POST", "/admin/devices", body());
+      const answer = id ? await av.api("PATCH", `/admin/devices/${id}`, body(), etag, "application/merge-patch+json") : await av.api("POST", "/admin/devices", body());
       if (answer.status >= 300 || answer.status === 0) { av.showProblems(form, answer); return; }
       location.href = `/devices/${answer.body.id ?? id}`;
     });
@@ -125,6 +128,7 @@
       const section = input.closest("[data-driver]").dataset.driver;
       input.type = "text";
       input.value = answer.body.driver_config?.[section]?.[input.dataset.config] ?? "";
+      input.dataset.was = input.value;
       button.hidden = true;
       input.focus();
     });

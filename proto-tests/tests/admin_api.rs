@@ -1080,6 +1080,64 @@ fn the_severity_of_alerts_is_set_with_the_device_and_is_no_part_of_its_configura
     assert_eq!(bad.json()["fields"][0]["row"], 2);
 }
 
+#[test]
+fn a_merge_patch_leaves_every_digit_of_what_it_does_not_name() {
+    const MERGE: (&str, &str) = ("Content-Type", "application/merge-patch+json");
+    let office = Office::open();
+    let (site, token) = office.site("Paris");
+    let raw = r#"{"site_id": SITE, "ip": "10.0.0.1", "name": "A", "driver": "pjlink",
+        "driver_config": {"pjlink": {"password": "geheim7", "timeout_s": 1.0, "port": 4352},
+                          "other": {"serial": 12345678901234567890123}},
+        "expectations": {"always_on": true, "note": 2.50}}"#
+        .replace("SITE", &site.to_string());
+    let made = office.send(
+        &office.editor,
+        "POST",
+        "/admin/devices",
+        &[JSON],
+        Some(raw.as_bytes()),
+    );
+    assert_eq!(made.status, 201, "{made:?}");
+    let path = made.headers["location"].clone();
+    let stored = "SELECT driver_config::text || ' ' || expectations::text FROM devices";
+    let before: String = office.one(stored);
+    let patch = |body: &str| {
+        office.send(
+            &office.editor,
+            "PATCH",
+            &path,
+            &[MERGE, ("If-Match", "*")],
+            Some(body.as_bytes()),
+        )
+    };
+    let renamed = patch(r#"{"name": "B", "driver_config": {}, "expectations": {}}"#);
+    assert_eq!(renamed.status, 200, "{renamed:?}");
+    assert_eq!(renamed.json()["name"], "B");
+    assert_eq!(office.one::<String>(stored), before);
+    let changed = patch(
+        r#"{"driver_config": {"pjlink": {"port": 4353, "timeout_s": null}}, "expectations": {"alert_after_s": 30}}"#,
+    );
+    assert_eq!(changed.status, 200, "{changed:?}");
+    assert_eq!(
+        office.one::<String>(stored),
+        r#"{"other": {"serial": 12345678901234567890123}, "pjlink": {"port": 4353, "password": "geheim7"}} {"note": 2.50, "always_on": true, "alert_after_s": 30}"#
+    );
+    let config = office.backend.get(&format!("/config/{token}"));
+    assert!(
+        config.body.contains("2.50") || config.body.contains("2.5"),
+        "{}",
+        config.body
+    );
+    assert_eq!(
+        bad_fields(&patch(r#"{"driver_config": {"pjlink": {"port": 0}}}"#)),
+        ["driver_config.pjlink.port"]
+    );
+    assert_eq!(
+        bad_fields(&patch(r#"{"driver_config": [1]}"#)),
+        ["driver_config"]
+    );
+}
+
 /// The methods of an `Allow` header, HEAD aside.
 fn allowed(answer: &Answer) -> BTreeSet<String> {
     answer.headers["allow"]

@@ -2,11 +2,12 @@
 # The web interface in headless Chromium: a private PostgreSQL, the backend,
 # an agent and a simulated projector, and the tasks that a person does.
 #
-#   proto-tests/web/run.sh [FOLDER]
+#   proto-tests/web/run.sh [--no-install] [FOLDER]
 #
 # Screenshots of every page go to FOLDER (default: a folder under /tmp, whose
 # name it prints). On Debian it installs Chromium and npm where they are
-# missing, as root or through sudo. It leaves nothing running.
+# missing, as root or through sudo; with --no-install it complains instead. It
+# ends with "web: N passed, N failed", and leaves nothing running.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -14,16 +15,18 @@ root=$(cd "$here/../.." && pwd)
 # shellcheck source=scripts/lib.sh
 . "$root/scripts/lib.sh"
 
-install_missing "$root"
-need_cargo
-packages=()
-command -v chromium >/dev/null || packages+=(chromium)
-command -v npm >/dev/null || packages+=(npm)
-if [ ${#packages[@]} -gt 0 ]; then
-    as_root=()
-    [ "$(id -u)" -eq 0 ] || as_root=(sudo)
-    "${as_root[@]}" "$root/scripts/install-packages.sh" "${packages[@]}"
+if [ "${1-}" = --no-install ]; then
+    shift
+    lacking=$({
+        missing_packages
+        missing_web_packages
+    } | tr '\n' ' ')
+    [ -z "$lacking" ] || die "Missing packages: $lacking"
+else
+    install_missing "$root"
+    install_missing "$root" missing_web_packages
 fi
+need_cargo
 if ! [ -e "$here/node_modules/playwright-core/package.json" ]; then
     (cd "$here" && npm ci --ignore-scripts --no-audit --no-fund)
 fi
@@ -81,7 +84,7 @@ for ((tries = 0; ; tries++)); do
     sleep 0.2
 done
 
-AV_WEB_BIN=$target/debug AV_WEB_DIR=$dir AV_WEB_SHOTS=$shots \
+AV_WEB_CHROMIUM=$(command -v chromium) AV_WEB_BIN=$target/debug AV_WEB_DIR=$dir AV_WEB_SHOTS=$shots \
     AV_WEB_DATABASE=postgresql://av@127.0.0.1:$port/web \
     node "$here/tasks.mjs"
 say "Screenshots: $shots"

@@ -15,6 +15,7 @@ use super::Admin;
 use super::context::{Call, Role};
 use super::draft::{Draft, Valid, changes};
 use super::input::{flag, id, invalid, invalid_field, number, optional_id, read_json};
+use super::merge_patch;
 use super::precondition::{self, if_match};
 use super::secrets::mask;
 use super::sites;
@@ -312,7 +313,7 @@ fn update(admin: &Admin, call: &Call<'_>, device: i64) -> Result<Answer, Answer>
     let before = find(admin, device)?;
     if_match(call.headers, &etag(&before))?;
     let draft = if call.method == Method::Patch {
-        patched(&before.fields, call.body)?
+        patched(&before.fields, call)?
     } else {
         read_json(call.body)?
     };
@@ -334,9 +335,22 @@ fn update(admin: &Admin, call: &Call<'_>, device: i64) -> Result<Answer, Answer>
     Ok(answer(200, &device, false, Some(&valid.warnings)))
 }
 
-/// The stored device with the members of a JSON object in place of its own.
-fn patched(stored: &DeviceFields, body: &[u8]) -> Result<Draft, Answer> {
-    let json = overlaid(Some(stored), read_json(body)?).map_err(|errors| invalid(&errors))?;
+/// The stored device with the members of a JSON object in place of its own; of
+/// a merge patch, `driver_config` and `expectations` go over the stored ones.
+fn patched(stored: &DeviceFields, call: &Call<'_>) -> Result<Draft, Answer> {
+    let mut members: BTreeMap<String, Option<Box<RawValue>>> = read_json(call.body)?;
+    if call.headers.media_type() == merge_patch::MEDIA_TYPE {
+        for (name, old) in [
+            ("driver_config", &stored.driver_config),
+            ("expectations", &stored.expectations),
+        ] {
+            if let Some(Some(patch)) = members.get_mut(name) {
+                *patch = merge_patch::merge(old.as_deref(), patch)
+                    .map_err(|error| invalid_field(name, error))?;
+            }
+        }
+    }
+    let json = overlaid(Some(stored), members).map_err(|errors| invalid(&errors))?;
     read_json(&json)
 }
 

@@ -27,6 +27,7 @@ mod devices;
 mod draft;
 mod input;
 mod login;
+mod merge_patch;
 mod openapi;
 mod pages;
 pub mod password;

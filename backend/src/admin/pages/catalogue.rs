@@ -473,6 +473,7 @@ pub(super) const CATALOGUE: &[(&str, &str, &str)] = &[
         "Choisissez le site",
     ),
     ("next", "Next", "Suivant"),
+    ("maintenance.other", "another site", "un autre site"),
     ("maintenance.hours", "{} h", "{} h"),
     // Channels.
     ("channel.new", "New channel", "Nouveau canal"),

@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use super::catalogue::CATALOGUE;
 use super::html::Plain;
+use super::problems::PROBLEMS;
 use crate::admin::password::LEAST_CHARS;
 use crate::store::users::Role;
 
@@ -142,9 +143,9 @@ impl Lang {
     }
 
     /// The words that scripts use, as a JSON object: keys that begin with
-    /// `js.`, and the verdicts.
+    /// `js.`, the verdicts, and what the API says of errors.
     pub(super) fn script_words(self) -> String {
-        let words: serde_json::Map<String, serde_json::Value> = CATALOGUE
+        let mut words: serde_json::Map<String, serde_json::Value> = CATALOGUE
             .iter()
             .filter_map(|&(key, _, _)| {
                 let name = key
@@ -153,6 +154,9 @@ impl Lang {
                 Some((name.to_owned(), self.t(key).into()))
             })
             .collect();
+        if self == Self::Fr {
+            words.insert("problems".to_owned(), serde_json::json!(PROBLEMS));
+        }
         serde_json::Value::Object(words).to_string()
     }
 }

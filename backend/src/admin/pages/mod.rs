@@ -28,6 +28,7 @@ mod door;
 mod html;
 mod i18n;
 mod maintenance;
+mod problems;
 mod site;
 mod users;
 mod versions;
