@@ -123,6 +123,55 @@ fn an_agent_that_is_silent_for_three_intervals_is_an_alert_and_its_devices_are_u
     assert_eq!(closed["alerts"][0]["closed_by"], "reported");
 }
 
+#[test]
+fn no_page_shows_a_device_of_a_silent_agent_as_green() {
+    let mut desk = Desk::open(|_| {});
+    let device = desk.add_device("10.0.0.1", "101");
+    desk.report(&[("10.0.0.1", "ok")]);
+    let site = desk.site;
+    let (on_device, on_site, on_all) = (
+        format!("/devices/{device}"),
+        format!("/sites/{site}"),
+        "/".to_owned(),
+    );
+    // The marks of one state, where a page says how things are now.
+    let marks = |state: &str| {
+        [
+            (&on_device, format!("<p class=\"state big {state}\">")),
+            (&on_site, format!("<tr id=\"d{device}\" class=\"{state}\"")),
+            (&on_all, format!("<tr class=\"{state}\">")),
+        ]
+    };
+    let live = format!("/sites/{site}/live");
+    for (path, mark) in marks("ok") {
+        let page = desk.page(path);
+        assert!(page.contains(&mark), "{path} has no {mark}\n{page}");
+    }
+    assert!(desk.page(&live).contains("[\"ok\","));
+
+    age(&mut desk, 60);
+    for ((path, now), (_, then)) in marks("unknown").into_iter().zip(marks("ok")) {
+        let page = desk.page(path);
+        assert!(page.contains(&now), "{path} has no {now}\n{page}");
+        assert!(!page.contains(&then), "{path} has {then}\n{page}");
+    }
+    let last_seen: String = desk.one(
+        "SELECT to_char(last_seen AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI') FROM device_states",
+    );
+    let page = desk.page(&on_device);
+    let (_, rest) = page.split_once("<p class=\"state big unknown\">").unwrap();
+    let (state, _) = rest.split_once("</p>").unwrap();
+    assert!(
+        state.contains(&format!("<time datetime=\"{last_seen}")),
+        "unknown, since {last_seen}: {state}"
+    );
+    let live = desk.page(&live);
+    assert!(
+        live.contains("[\"unknown\",") && !live.contains("[\"ok\","),
+        "{live}"
+    );
+}
+
 fn device(desk: &Desk, ip: &str) -> Value {
     let devices = desk.backend.get("/devices").json();
     devices

@@ -26,6 +26,9 @@ const API_TOKEN: &str = "avt_0123456789abcdef0123456789abcdef0123456789abcdef012
 /// The API token of the viewer.
 const VIEWER_TOKEN: &str = "avt_fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210";
 
+/// The session of the viewer's browser.
+const SESSION: &str = "0123456789abcdef0123456789abcdef";
+
 /// Everything that the backend does by the clock, within moments.
 pub fn quickly(command: &mut Command) {
     command
@@ -145,6 +148,29 @@ impl Desk {
         let answer = self.ask("GET", path, None);
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.json()
+    }
+
+    /// A page as the viewer's browser gets it, in English; it must be 200.
+    #[track_caller]
+    pub fn page(&mut self, path: &str) -> String {
+        self.sql
+            .execute(
+                "INSERT INTO sessions (digest, user_id, expires_at, ip)
+                 SELECT 'sha256:' || encode(sha256(convert_to($1, 'UTF8')), 'hex'), id,
+                        now() + interval '1 day', '127.0.0.1'
+                   FROM users WHERE name = 'viewer' ON CONFLICT DO NOTHING",
+                &[&SESSION],
+            )
+            .unwrap();
+        let cookie = format!("av_session={SESSION}");
+        let answer = self.backend.request(
+            "GET",
+            path,
+            &[("Cookie", &cookie), ("Accept-Language", "en")],
+            None,
+        );
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.body
     }
 
     /// `POST path` of the administrator, which must be 201.
