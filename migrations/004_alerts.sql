@@ -147,6 +147,9 @@ CREATE UNIQUE INDEX IF NOT EXISTS alerts_one_silent_per_site
     ON alerts (site_id) WHERE kind = 'agent_silent' AND closed_at IS NULL;
 CREATE INDEX IF NOT EXISTS alerts_open ON alerts (opened_at) WHERE closed_at IS NULL;
 CREATE INDEX IF NOT EXISTS alerts_opened ON alerts (opened_at);
+-- The page of those that are over, the newest first, however many there are.
+CREATE INDEX IF NOT EXISTS alerts_over ON alerts (coalesce(closed_at, opened_at), id)
+    WHERE closed_at IS NOT NULL;
 
 -- Fills in the place and the severity of the device, whoever opens the alert.
 CREATE OR REPLACE FUNCTION av_alert_opening() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use postgres::Row;
 use postgres::types::Type;
 
@@ -442,7 +442,9 @@ impl Store {
         holds_s: i64,
         most: i64,
     ) -> Result<Vec<Past>, StoreError> {
-        let from = to_sql(from);
+        // The time as a value: of a computed one the planner knows too late
+        // that it does not need the other months.
+        let from = to_sql(from - SignedDuration::from_secs(holds_s));
         self.run(|client| {
             let rows = client.query_typed(
                 "SELECT * FROM (
@@ -454,14 +456,12 @@ impl Store {
                             CASE WHEN jsonb_typeof(metrics->'sys_uptime') = 'number'
                                  THEN (metrics->>'sys_uptime')::float8 END
                        FROM observations
-                      WHERE device_id = $1 AND observed_at >= $2 - make_interval(secs => $3::float8)
-                      ORDER BY observed_at DESC LIMIT $4) newest
+                      WHERE device_id = $1 AND observed_at >= $2
+                      ORDER BY observed_at DESC LIMIT $3) newest
                   ORDER BY observed_at",
                 &[
                     (&id, Type::INT8),
                     (&from, Type::TIMESTAMPTZ),
-                    #[allow(clippy::cast_precision_loss, reason = "some thousands of seconds")]
-                    (&(holds_s as f64), Type::FLOAT8),
                     (&most, Type::INT8),
                 ],
             )?;
