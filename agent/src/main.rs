@@ -30,8 +30,13 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
-    let filter = command.as_ref().map_or("info", Command::log_filter);
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(filter)).init();
+    match &command {
+        Some(command) => command.start_log(),
+        None => {
+            env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info"))
+                .init();
+        }
+    }
     // One line in the log and not a trace on the terminal: the supervisor
     // says what becomes of it.
     std::panic::set_hook(Box::new(|panic| {

@@ -28,6 +28,9 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Where the configuration is, where nothing else is said.
+    pub const DEFAULT_CONFIG_PATH: &str = "/agent/config/config.json";
+
     /// Reads the settings; an empty variable counts as absent.
     ///
     /// # Errors
@@ -48,7 +51,7 @@ impl Settings {
             },
         };
         let config_path: PathBuf = lookup("AGENT_CONFIG")
-            .unwrap_or_else(|| "/agent/config/config.json".to_owned())
+            .unwrap_or_else(|| Self::DEFAULT_CONFIG_PATH.to_owned())
             .into();
         let state_dir = match lookup("AV_STATE_DIR") {
             Some(dir) => dir.into(),

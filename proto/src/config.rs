@@ -258,7 +258,7 @@ pub struct Device {
 }
 
 /// A device that the configuration names and that cannot be watched.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RejectedDevice {
     /// Its place in `devices`, from 0.
     pub index: usize,

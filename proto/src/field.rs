@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 const DOCUMENT: &str = "document";
 
 /// One field's problem, such as `devices[3].ip: "projector" is not an IP address`.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize)]
 #[error("{field}: {problem}")]
 pub struct FieldError {
     /// Where it stands in the document, dotted: `expectations.schedule.rules[0].start`.

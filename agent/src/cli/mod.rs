@@ -3,17 +3,27 @@
 //!
 //! | module | command |
 //! |---|---|
+//! | [`probe`] | probes one device once, with the wire shown |
+//! | [`status`] | shows what the running agent knows |
 //! | [`sweep`] | probes every device of a configuration file once |
 //! | [`table`] | columns for a terminal |
 //! | [`output`] | what goes to the terminal, coloured or not |
 
 pub mod output;
+pub mod probe;
+pub mod status;
 pub mod sweep;
 pub mod table;
 
+use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use clap::Subcommand;
+
+use crate::driver::wire;
+use crate::settings::Settings;
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,22 +52,53 @@ pub type Outcome = Result<Exit, Box<dyn std::error::Error>>;
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Probe one device once.
+    ///
+    /// The exit code is 0 for online, 1 for offline, 2 for unknown or where
+    /// the command itself is wrong.
+    Probe(Box<probe::Arguments>),
+    /// Show what the running agent knows.
+    ///
+    /// The exit code is 0 where nothing is in fault, 1 where something is, 2
+    /// where no agent answers.
+    Status(status::Arguments),
     /// Probe every device of a configuration file once.
     Sweep(sweep::Arguments),
 }
 
 impl Command {
-    /// The log filter where `RUST_LOG` says nothing: a command's answer is
-    /// its output, so only what is wrong is logged.
-    #[must_use]
-    pub fn log_filter(&self) -> &'static str {
-        "warn"
+    /// Whether what goes over the wire is to be shown.
+    fn shows_wire(&self) -> bool {
+        matches!(self, Self::Probe(arguments) if arguments.verbose())
+    }
+
+    /// Begins the log. A command's answer is its output, so only what is
+    /// wrong is logged where `RUST_LOG` says nothing else.
+    pub fn start_log(&self) {
+        let filter = if self.shows_wire() {
+            "warn,wire=trace"
+        } else {
+            "warn"
+        };
+        let began = Instant::now();
+        env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(filter))
+            .format(move |line, record| {
+                if record.target() == wire::TARGET {
+                    let after = began.elapsed().as_secs_f64();
+                    writeln!(line, "{after:8.3} s {}", record.args())
+                } else {
+                    writeln!(line, "{}: {}", record.level(), record.args())
+                }
+            })
+            .init();
     }
 
     /// Runs the command.
     #[must_use]
     pub fn run(self) -> Exit {
         let outcome = match self {
+            Self::Probe(arguments) => probe::run(&arguments),
+            Self::Status(arguments) => status::run(&arguments),
             Self::Sweep(arguments) => sweep::run(&arguments),
         };
         outcome.unwrap_or_else(|error| {
@@ -65,4 +106,13 @@ impl Command {
             Exit::Unknown
         })
     }
+}
+
+/// The running agent's configuration file.
+fn config_path() -> PathBuf {
+    // Another variable that is not valid does not change where it is.
+    Settings::from_env().map_or_else(
+        |_| Settings::DEFAULT_CONFIG_PATH.into(),
+        |settings| settings.config_path,
+    )
 }

@@ -155,7 +155,9 @@ fn document<'a>(site: &'a SiteConfig, found: &'a [Found], took: Duration) -> Swe
 fn text(site: &SiteConfig, found: &[Found], took: Duration, summary_only: bool) -> String {
     let mut text = String::new();
     if !summary_only {
-        let mut table = Table::new(&["STATUS", "IP", "NAME", "DRIVER", "DETAIL"]);
+        let mut table = Table::new(&["STATUS", "IP", "NAME", "DRIVER", "DETAIL"])
+            .whole(&[0, 1])
+            .optional(&[3]);
         for (device, Found { finding, .. }) in site.devices.iter().zip(found) {
             table.row([
                 Cell::styled(finding.status.as_str(), status_style(finding.status)),

@@ -12,12 +12,16 @@ use super::output::{HEADING, PLAIN};
 const GAP: usize = 2;
 /// A column is never cut below this: less says nothing.
 const LEAST: usize = 6;
+/// Where a column would be cut below this, optional ones go first.
+const COMFORT: usize = 14;
 
 /// A table, filled row by row.
 #[derive(Debug)]
 pub struct Table {
     header: Vec<&'static str>,
     rows: Vec<Vec<Cell>>,
+    whole: &'static [usize],
+    optional: &'static [usize],
 }
 
 /// One text in a table.
@@ -51,7 +55,24 @@ impl Table {
         Self {
             header: header.to_vec(),
             rows: Vec::new(),
+            whole: &[],
+            optional: &[],
         }
+    }
+
+    /// The same, with columns that are never cut, such as an address.
+    #[must_use]
+    pub fn whole(mut self, columns: &'static [usize]) -> Self {
+        self.whole = columns;
+        self
+    }
+
+    /// The same, with columns that a narrow terminal does without, the first
+    /// to go first.
+    #[must_use]
+    pub fn optional(mut self, columns: &'static [usize]) -> Self {
+        self.optional = columns;
+        self
     }
 
     /// Adds a row; it has one cell for each column.
@@ -72,20 +93,19 @@ impl Table {
     }
 
     /// The table as text, each line at most `width` columns wide where that is
-    /// given: the widest columns are cut first. Columns with nothing in them
-    /// are left out.
+    /// given and can be had: optional columns go, then the widest are cut.
+    /// Columns with nothing in them are left out.
     #[must_use]
     pub fn render(&self, width: Option<usize>) -> String {
-        let shown: Vec<usize> = (0..self.header.len())
+        let mut shown: Vec<usize> = (0..self.header.len())
             .filter(|&column| {
                 self.rows
                     .iter()
                     .any(|row| row.get(column).is_some_and(|cell| !cell.text.is_empty()))
             })
             .collect();
-        let mut widths: Vec<usize> = shown
-            .iter()
-            .map(|&column| {
+        let natural: Vec<usize> = (0..self.header.len())
+            .map(|column| {
                 let cells = self.rows.iter().filter_map(|row| row.get(column));
                 cells
                     .map(|cell| cell.text.width())
@@ -94,9 +114,23 @@ impl Table {
                     .unwrap_or_default()
             })
             .collect();
-        if let Some(width) = width {
-            fit(&mut widths, width);
+        let width = width.unwrap_or(usize::MAX);
+        for &optional in self.optional {
+            let least: usize = shown
+                .iter()
+                .map(|&column| GAP + natural[column].min(self.least(column, COMFORT)))
+                .sum();
+            if least <= width.saturating_add(GAP) {
+                break;
+            }
+            shown.retain(|&column| column != optional);
         }
+        let mut widths: Vec<(usize, usize)> = shown
+            .iter()
+            .map(|&column| (natural[column], self.least(column, LEAST)))
+            .collect();
+        fit(&mut widths, width);
+        let widths: Vec<usize> = widths.into_iter().map(|(width, _)| width).collect();
         let mut text = String::new();
         if self.header.iter().any(|heading| !heading.is_empty()) {
             let cells = shown.iter().map(|&column| (self.header[column], HEADING));
@@ -111,15 +145,25 @@ impl Table {
         }
         text
     }
+
+    /// The least width of a column; one that is never cut has no other.
+    fn least(&self, column: usize, otherwise: usize) -> usize {
+        if self.whole.contains(&column) {
+            usize::MAX
+        } else {
+            otherwise
+        }
+    }
 }
 
-/// Takes columns away from the widest until the line fits.
-fn fit(widths: &mut [usize], width: usize) {
+/// Takes from the widest of the columns, each given with the least that it
+/// can do with, until the line fits or nothing more can be taken.
+fn fit(widths: &mut [(usize, usize)], width: usize) {
     let gaps = GAP * widths.len().saturating_sub(1);
-    while widths.iter().sum::<usize>() + gaps > width {
-        match widths.iter_mut().max() {
-            Some(widest) if *widest > LEAST => *widest -= 1,
-            _ => return,
+    while widths.iter().map(|(now, _)| now).sum::<usize>() + gaps > width {
+        match widths.iter_mut().filter(|(now, least)| now > least).max() {
+            Some((widest, _)) => *widest -= 1,
+            None => return,
         }
     }
 }
@@ -206,6 +250,36 @@ mod tests {
                     "{width}: {line}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn a_narrow_terminal_does_without_some_columns_and_others_stay_whole() {
+        let mut table = Table::new(&["IP", "DRIVER", "PLACE", "DETAIL"])
+            .whole(&[0])
+            .optional(&[1, 2]);
+        table.row([
+            "192.168.100.200".into(),
+            "pjlink".into(),
+            "Building A/1/Room 101".into(),
+            "authentication failed".into(),
+        ]);
+        for (width, row) in [
+            (
+                100,
+                "192.168.100.200  pjlink  Building A/1/Room 101  authentication failed\n",
+            ),
+            (
+                60,
+                "192.168.100.200  pjlink  Building A/1/Roo…  authentication …\n",
+            ),
+            (50, "192.168.100.200  Building A/1/Ro…  authentication…\n"),
+            (40, "192.168.100.200  authentication failed\n"),
+            (30, "192.168.100.200  authenticati…\n"),
+            (10, "192.168.100.200  authe…\n"),
+        ] {
+            let text = anstream::adapter::strip_str(&table.render(Some(width))).to_string();
+            assert_eq!(text.split_inclusive('\n').nth(1), Some(row), "{width}");
         }
     }
 

@@ -8,6 +8,9 @@ mod order;
 mod origin;
 mod times;
 
+pub(crate) use order::natural;
+pub(crate) use times::{span, with_age};
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 /// Compares two texts as a person sorts them: runs of digits by their value.
-pub(super) fn natural(a: &str, b: &str) -> Ordering {
+pub(crate) fn natural(a: &str, b: &str) -> Ordering {
     let (mut left, mut right) = (a, b);
     loop {
         let (l, r) = (digits(left), digits(right));

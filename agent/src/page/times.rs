@@ -11,7 +11,7 @@ pub(super) fn local(at: Timestamp, zone: &TimeZone) -> String {
 }
 
 /// How long ago, or until when, in one unit: `12 s`, `3 min`, `2 h`, `4 d`.
-pub(super) fn span(duration: SignedDuration) -> String {
+pub(crate) fn span(duration: SignedDuration) -> String {
     let seconds = duration.as_secs().abs();
     match seconds {
         0..120 => format!("{seconds} s"),
@@ -23,7 +23,7 @@ pub(super) fn span(duration: SignedDuration) -> String {
 
 /// A moment with its distance from `now`: `08:05:09 (3 min ago)`, and with the
 /// date where it is not today's.
-pub(super) fn with_age(at: Timestamp, now: Timestamp, zone: &TimeZone) -> String {
+pub(crate) fn with_age(at: Timestamp, now: Timestamp, zone: &TimeZone) -> String {
     let distance = now.duration_since(at);
     let words = if distance >= SignedDuration::ZERO {
         format!("{} ago", span(distance))
