@@ -3,6 +3,8 @@
 #
 #   ./test.sh                  everything
 #   ./test.sh --msrv           and that it builds with the oldest Rust promised
+#   ./test.sh --schemathesis   and the API against its own description; takes
+#                              schemathesis from PyPI, and some minutes
 #   ./test.sh --no-install     complains about missing packages instead of
 #                              installing them
 #   ./test.sh --no-web         without the browser tests of the web interface
@@ -22,12 +24,14 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd) || exit 1
 usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$root/test.sh"; }
 
 msrv=no
+schemathesis=no
 install=yes
 web=yes
 test_arguments=(--workspace)
 while [ $# -gt 0 ]; do
     case $1 in
     --msrv) msrv=yes ;;
+    --schemathesis) schemathesis=yes ;;
     --no-install) install=no ;;
     --no-web) web=no ;;
     --help | -h)
@@ -80,7 +84,7 @@ web_tests() {
 }
 
 shell_scripts() {
-    shellcheck -x test.sh demo.sh .ci/run scripts/*.sh proto-tests/web/run.sh
+    shellcheck -x test.sh demo.sh .ci/run scripts/*.sh proto-tests/*.sh proto-tests/web/run.sh
 }
 
 step 'cargo fmt' cargo fmt --all --check
@@ -93,6 +97,9 @@ if [ "$msrv" = yes ]; then
 fi
 step 'cargo test' tests
 [ "$web" = no ] || step 'web interface' web_tests
+if [ "$schemathesis" = yes ]; then
+    step 'schemathesis' proto-tests/schemathesis.sh
+fi
 
 read -r passed failures < <(awk '
     # test result: ok. 3 passed; 0 failed; 0 ignored; ...

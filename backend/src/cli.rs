@@ -19,6 +19,7 @@ use crate::check;
 use crate::notify::{self, Mail};
 use crate::serve::serve;
 use crate::store::actor::Actor;
+use crate::store::inventory::SiteFields;
 use crate::store::sites::TokenDigest;
 use crate::store::users::Role;
 use crate::store::{Connector, Store, StoreError};
@@ -369,7 +370,11 @@ fn add_site(name: &str, timezone: &str, database: Database) -> Result<(), Failur
     let (store, _) = database.open()?;
     let token = new_token()?;
     store
-        .add_site(name, timezone, &TokenDigest::of(&token))
+        .create_site(
+            &at_the_terminal(),
+            &SiteFields::new(name, timezone),
+            &TokenDigest::of(&token),
+        )
         .map_err(|error| match error {
             StoreError::Taken(_) => Failure::new(format!("there is a site {name:?} already")),
             error => Failure::new(error),

@@ -696,6 +696,8 @@ fn devices_are_filtered_sorted_and_paged() {
         ("verdict=red", "verdict"),
         ("status=red", "status"),
         ("site_id=x", "site_id"),
+        ("q=a%00b", "q"),
+        ("room=%00", "room"),
     ] {
         let answer = office.send(
             &office.viewer,

@@ -61,6 +61,22 @@ fn a_site_is_added_with_a_token_that_works_and_is_listed() {
     assert_eq!(config["site_name"], "Site Paris");
     assert_eq!(config["timezone"], "Europe/Paris");
 
+    // Who did it stands in its history and in the audit log.
+    let mut sql = db.connect();
+    for (query, said) in [
+        (
+            "SELECT author || ', ' || origin FROM config_versions",
+            "command line, cli",
+        ),
+        (
+            "SELECT actor || ', ' || action FROM audit",
+            "command line, site.create",
+        ),
+    ] {
+        let row = sql.query_one(query, &[]).unwrap();
+        assert_eq!(row.get::<_, String>(0), said);
+    }
+
     let again = run(&db.url(), &["site", "add", "Site Paris"]);
     assert_eq!(again.status.code(), Some(1));
     assert!(again.stdout.is_empty());

@@ -89,7 +89,7 @@ fn in_plain_words(message: &str) -> Option<String> {
     let found = match found.split([' ', ',']).next()? {
         "string" | "character" => "a text",
         "integer" => "a number",
-        "floating" => "a number that is not whole",
+        "floating" => "a number with a decimal point",
         "boolean" => "true or false",
         "sequence" => "a list",
         "map" => "an object",
@@ -139,7 +139,7 @@ mod tests {
             ),
             (
                 r#"{"items":[{"port":1.5}]}"#,
-                "items[0].port: is a number that is not whole, not a whole number",
+                "items[0].port: is a number with a decimal point, not a whole number",
             ),
             (
                 r#"{"items":", expected x"}"#,

@@ -150,8 +150,8 @@ fn list(admin: &Admin, call: &Call<'_>) -> Result<Answer, Answer> {
     };
     // A place may be asked for that is empty.
     let place = |name: &str| query.get(name).map(str::to_owned);
-    if query.iter().any(|(_, value)| value.contains('\0')) {
-        return Err(Answer::error(422, "a parameter has a NUL character"));
+    if let Some((name, _)) = query.iter().find(|(_, value)| value.contains('\0')) {
+        return Err(invalid_field(name, "has a NUL character"));
     }
     let verdict = one_of(text("verdict"), "verdict", &VERDICTS)?;
     let status = one_of(text("status"), "status", &["online", "offline", "unknown"])?;

@@ -186,19 +186,19 @@ impl Body {
     /// contract's defaults, and a name is needed.
     fn fields(self, base: Option<&SiteFields>) -> Result<SiteFields, Answer> {
         let mut errors = Vec::new();
-        let name = match (self.name, base) {
-            (Some(name), _) => {
+        if self.name.is_none() && base.is_none() {
+            errors.push(FieldError::new("name", "is missing"));
+        }
+        let base = base.cloned().unwrap_or_else(|| SiteFields::new("", "UTC"));
+        let name = match self.name {
+            Some(name) => {
                 check_name(&mut errors, "name", &name, NAME_MAX);
                 name
             }
-            (None, Some(base)) => base.name.clone(),
-            (None, None) => {
-                errors.push(FieldError::new("name", "is missing"));
-                String::new()
-            }
+            None => base.name,
         };
-        let timezone = match (self.timezone, base) {
-            (Some(timezone), _) => {
+        let timezone = match self.timezone {
+            Some(timezone) => {
                 if zone(&timezone).is_none() {
                     errors.push(FieldError::new(
                         "timezone",
@@ -207,46 +207,37 @@ impl Body {
                 }
                 timezone
             }
-            (None, base) => base.map_or_else(|| "UTC".to_owned(), |base| base.timezone.clone()),
+            None => base.timezone,
         };
-        let mut whole = |field: &str,
-                         given: Option<i64>,
-                         kept: Option<i32>,
-                         default: i32,
-                         (least, most): (i32, i32)| {
-            match given {
-                None => kept.unwrap_or(default),
-                Some(number) => match i32::try_from(number) {
-                    Ok(number) if (least..=most).contains(&number) => number,
-                    _ => {
-                        errors.push(FieldError::new(
-                            field,
-                            format!("{number} is not between {least} and {most}"),
-                        ));
-                        default
-                    }
-                },
+        let mut whole = |field: &str, given: Option<i64>, kept: i32, (least, most): (i32, i32)| {
+            let Some(number) = given else { return kept };
+            match i32::try_from(number) {
+                Ok(number) if (least..=most).contains(&number) => number,
+                _ => {
+                    errors.push(FieldError::new(
+                        field,
+                        format!("{number} is not between {least} and {most}"),
+                    ));
+                    kept
+                }
             }
         };
         let doubt_after_days = whole(
             "doubt_after_days",
             self.doubt_after_days,
-            base.map(|base| base.doubt_after_days),
-            2,
+            base.doubt_after_days,
             (0, 36_500),
         );
         let ok_interval_s = whole(
             "ok_interval_s",
             self.ok_interval_s,
-            base.map(|base| base.ok_interval_s),
-            300,
+            base.ok_interval_s,
             (60, 86_400),
         );
         let ko_interval_s = whole(
             "ko_interval_s",
             self.ko_interval_s,
-            base.map(|base| base.ko_interval_s),
-            60,
+            base.ko_interval_s,
             (15, 86_400),
         );
         if !errors.is_empty() {

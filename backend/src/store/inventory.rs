@@ -31,6 +31,20 @@ pub struct SiteFields {
     pub ko_interval_s: i32,
 }
 
+impl SiteFields {
+    /// A site of which nothing else is said, as the schema has it.
+    #[must_use]
+    pub fn new(name: impl Into<String>, timezone: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            timezone: timezone.into(),
+            doubt_after_days: 2,
+            ok_interval_s: 300,
+            ko_interval_s: 60,
+        }
+    }
+}
+
 /// A site as an administrator sees it.
 #[derive(Debug, Clone)]
 pub struct SiteRecord {

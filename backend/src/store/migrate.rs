@@ -55,6 +55,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "005_history",
         sql: include_str!("../../../migrations/005_history.sql"),
     },
+    Migration {
+        version: 6,
+        name: "006_versions_from",
+        sql: include_str!("../../../migrations/006_versions_from.sql"),
+    },
 ];
 
 impl Store {

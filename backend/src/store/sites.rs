@@ -131,26 +131,6 @@ impl Store {
         })
     }
 
-    /// Adds a site; answers its id.
-    ///
-    /// # Errors
-    /// [`StoreError::Taken`] where there is a site of this name.
-    pub fn add_site(
-        &self,
-        name: &str,
-        timezone: &str,
-        token: &TokenDigest,
-    ) -> Result<i64, StoreError> {
-        self.run(|client| {
-            Ok(client
-                .query_one(
-                    "INSERT INTO sites (name, timezone, token) VALUES ($1, $2, $3) RETURNING id",
-                    &[&name, &timezone, &token.as_str()],
-                )?
-                .get(0))
-        })
-    }
-
     /// Every site, by name.
     ///
     /// # Errors
