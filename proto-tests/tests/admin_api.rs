@@ -5,7 +5,7 @@ mod admin_support;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use admin_support::{Office, assert_error, bad_fields};
+use admin_support::{Browser, Office, assert_error, bad_fields};
 use av_proto_tests::process::Answer;
 use serde_json::{Value, json};
 
@@ -459,6 +459,78 @@ fn secrets_are_masked_unless_an_editor_asks() {
     for secret in ["geheim7", "hush-hush", "k3y", "new-one", token.as_str()] {
         assert!(!audit.contains(secret), "{audit}");
         assert!(!log.contains(secret), "{log}");
+    }
+}
+
+#[test]
+fn no_page_shows_a_secret() {
+    let office = Office::open();
+    let (site, token) = office.site("Paris");
+    let mut device = projector(site, "10.0.0.1");
+    device["driver_config"]["snmp"] = json!({"community": "hush-hush", "auth_key": "k3y-k3y"});
+    let (path, _) = add(&office, &device);
+    let id = path.rsplit('/').next().unwrap();
+    // A version in which each of them differs.
+    let changed = office.edit(
+        "PATCH",
+        &path,
+        &[("If-Match", "*")],
+        &json!({"driver_config": {
+            "pjlink": {"password": "geheim8", "port": 4352},
+            "snmp": {"community": "hush-more", "auth_key": "k4y-k4y"}}}),
+    );
+    assert_eq!(changed.status, 200, "{changed:?}");
+    office.import(
+        &format!("site_id={site}"),
+        CSV,
+        "ip,driver_config.pjlink.password\n10.0.0.1,geheim9\n",
+    );
+    let newest: i64 = office.one("SELECT max(revision) FROM config_versions");
+    let mut pages = vec![
+        "/".to_owned(),
+        format!("/sites/{site}"),
+        format!("/sites/{site}/live"),
+        format!("/sites/{site}/edit"),
+        format!("/sites/{site}/import"),
+        format!("/sites/{site}/versions"),
+        format!("/devices/{id}"),
+        format!("/devices/{id}/edit"),
+        "/alerts".to_owned(),
+        "/account".to_owned(),
+        "/users".to_owned(),
+        "/admin/audit".to_owned(),
+        format!("/admin/sites/{site}/agent"),
+        format!("/admin/sites/{site}/versions"),
+        format!("/admin/sites/{site}/versions/2/diff/{newest}"),
+        "/devices".to_owned(),
+        "/metrics".to_owned(),
+    ];
+    for revision in 1..=newest {
+        pages.push(format!("/sites/{site}/versions/{revision}"));
+        pages.push(format!("/admin/sites/{site}/versions/{revision}"));
+    }
+    let browser = Browser::log_in(&office.backend, "admin");
+    for page in &pages {
+        let answer = browser.send("GET", page, &[], None);
+        assert_eq!(answer.status, 200, "{page}: {answer:?}");
+        for secret in [
+            "geheim7",
+            "geheim8",
+            "geheim9",
+            "hush-hush",
+            "hush-more",
+            "k3y-k3y",
+            "k4y-k4y",
+            token.as_str(),
+        ] {
+            assert!(!answer.body.contains(secret), "{page} shows {secret}");
+        }
+    }
+    // That they changed is said.
+    let path = format!("/admin/sites/{site}/versions/2/diff/{newest}");
+    let diff = browser.send("GET", &path, &[], None).body;
+    for field in ["pjlink.password", "snmp.community", "snmp.auth_key"] {
+        assert!(diff.contains(field), "{field}: {diff}");
     }
 }
 
