@@ -15,11 +15,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use av_agent::driver::Reply;
 use av_agent::finding::Finding;
 use av_agent::icmp::{Mode, Pinger};
 use av_agent::supervisor::Health;
 use av_proto::driver::PingSettings;
 use av_proto::verdict::Status;
+use crossbeam_channel::unbounded;
 use pnet::packet::icmp::{IcmpPacket, checksum};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -266,6 +268,53 @@ fn without_raw_the_datagram_socket_serves() {
     assert_eq!(pinger.stats().unrelated, 0);
 }
 
+/// The error of one echo is told to whoever uses the socket next; it must not
+/// be taken for an error of that one.
+#[test]
+fn an_error_reaches_its_own_probe_only() {
+    let name = "an_error_reaches_its_own_probe_only";
+    // The kernel would else hold back errors when many are due at once.
+    let setup = format!(
+        "{CABLE} echo 0 0 >/proc/sys/net/ipv4/ping_group_range
+        echo 0 >/proc/sys/net/ipv4/icmp_ratemask
+        echo 255 >/proc/sys/net/ipv6/icmp/ratemask"
+    );
+    if !inside(name, &setup, NO_RAW) {
+        return;
+    }
+    let pinger = start();
+    assert_eq!(pinger.mode(ip("127.0.0.1")), Some(Mode::Datagram));
+    assert_eq!(pinger.mode(ip("::1")), Some(Mode::Datagram));
+    let targets: Vec<_> = (1..=40)
+        .flat_map(|n| {
+            [
+                (IpAddr::from([10, 9, 0, 10 + n]), "ICMP 3/1 from 10.9.0.1"),
+                (ip(&format!("fd09::1{n}")), "ICMPv6 1/3 from fd09::1"),
+            ]
+        })
+        .collect();
+    let (to, unreachable) = unbounded();
+    for (ticket, (target, _)) in targets.iter().enumerate() {
+        pinger.submit(*target, &patient(2), Reply::new(ticket, to.clone()));
+    }
+    drop(to);
+    let mut found = Vec::new();
+    // While the errors come in, others are online all the time.
+    while found.len() < targets.len() {
+        assert_online(&pinger.probe(ip("127.0.0.1"), &patient(3)));
+        assert_online(&pinger.probe(ip("::1"), &patient(3)));
+        found.extend(unreachable.try_iter());
+    }
+    for done in found {
+        let (_, what) = targets[done.ticket];
+        assert_not(
+            &done.finding,
+            Status::Offline,
+            &format!("destination host unreachable ({what})"),
+        );
+    }
+}
+
 #[test]
 fn without_either_it_says_what_to_do() {
     // A new network namespace allows ping sockets to no group.
@@ -390,7 +439,13 @@ fn only_true_and_timely_answers_count() {
             });
         });
 
-        assert_online(&pinger.probe(ip("127.0.0.11"), &patient(3)));
+        let found = pinger.probe(ip("127.0.0.11"), &patient(3));
+        assert_eq!(found.status, Status::Online, "{found:?}");
+        // Those to the last echo may come when the probe has ended.
+        assert!(
+            found.metrics["ping_duplicates"].as_u64() >= Some(4),
+            "{found:?}"
+        );
         wait_until("duplicates", || {
             let stats = pinger.stats();
             stats.duplicates + stats.late >= 6
