@@ -95,10 +95,11 @@ pub fn run(settings: &Settings, terminate: &Receiver<()>) -> Result<(), RunError
         config_changed,
         stop: stop.clone(),
     };
+    let drivers = Arc::new(Drivers::start_with(&health, probe_now));
     let mut collector = Collector {
         handle: Arc::clone(&handle),
         snapshots: snapshots.clone(),
-        prober: Arc::new(Drivers::start_with(&health, probe_now)),
+        prober: Arc::<Drivers>::clone(&drivers),
         memory_path: settings.state_dir.join("devices.json"),
         config_changed: config_news,
         probe_now: probe_wishes,
@@ -123,6 +124,7 @@ pub fn run(settings: &Settings, terminate: &Receiver<()>) -> Result<(), RunError
         sources: Sources {
             handle,
             snapshots,
+            drivers,
             health,
             started_at,
             fallback: loaded.fallback,

@@ -18,6 +18,8 @@ mod reply;
 pub mod wire;
 pub mod workers;
 
+use std::fmt;
+
 use av_proto::config::Device;
 use av_proto::verdict::Status;
 use crossbeam_channel::unbounded;
@@ -38,6 +40,22 @@ pub trait Driver: Send + Sync {
     /// Begins a probe and returns at once; the finding goes to `reply`, at the
     /// latest a few times the settings' time-out later.
     fn probe(&self, device: &Device, reply: Reply);
+
+    /// What it counts over all devices, for `/metrics`.
+    fn counters(&self) -> Vec<Counter> {
+        Vec::new()
+    }
+}
+
+/// What a driver has counted since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counter {
+    /// Its name in the Prometheus text format; it ends in `_total`.
+    pub name: &'static str,
+    /// What it counts.
+    pub help: &'static str,
+    /// How many so far.
+    pub value: u64,
 }
 
 /// What drivers are built from.
@@ -85,6 +103,17 @@ impl Drivers {
     /// Their names.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         self.0.iter().map(|driver| driver.name())
+    }
+
+    /// What they count.
+    pub fn counters(&self) -> impl Iterator<Item = Counter> {
+        self.0.iter().flat_map(|driver| driver.counters())
+    }
+}
+
+impl fmt::Debug for Drivers {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_list().entries(self.names()).finish()
     }
 }
 

@@ -34,7 +34,7 @@ use crossbeam_channel::unbounded;
 use mio::Poll;
 
 use crate::driver::engine::{Inbox, spawn};
-use crate::driver::{Driver, Reply, Rim};
+use crate::driver::{Counter, Driver, Reply, Rim};
 use crate::finding::Finding;
 use crate::supervisor::Health;
 use engine::{Engine, Link, Random};
@@ -65,6 +65,44 @@ impl Driver for Ping {
         if let DriverSettings::Ping(settings) = &device.settings {
             self.0.submit(device.ip, settings, reply);
         }
+    }
+
+    fn counters(&self) -> Vec<Counter> {
+        let stats = self.0.stats();
+        [
+            (
+                "av_agent_ping_sent_total",
+                "Echo requests that left.",
+                stats.sent,
+            ),
+            (
+                "av_agent_ping_answered_total",
+                "Echo requests that were answered.",
+                stats.answered,
+            ),
+            (
+                "av_agent_ping_duplicates_total",
+                "Further answers to an echo that had been answered.",
+                stats.duplicates,
+            ),
+            (
+                "av_agent_ping_late_total",
+                "Answers that came after their probe had ended.",
+                stats.late,
+            ),
+            (
+                "av_agent_ping_unrelated_total",
+                "Answers to another process or in another device's name.",
+                stats.unrelated,
+            ),
+            (
+                "av_agent_ping_no_room_total",
+                "How often there was no room to send, which slows the pace.",
+                stats.no_room,
+            ),
+        ]
+        .map(|(name, help, value)| Counter { name, help, value })
+        .into()
     }
 }
 

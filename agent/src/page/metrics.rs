@@ -18,6 +18,18 @@ const DRIVER_GAUGES: &[(&str, &str, &str, f64)] = &[
         1e-3,
     ),
     (
+        "ping_loss_pct",
+        "av_device_ping_loss_ratio",
+        "Echoes of the last probe that were not answered, of one.",
+        1e-2,
+    ),
+    (
+        "ping_jitter_ms",
+        "av_device_ping_jitter_seconds",
+        "Mean change of the round trip from one echo to the next.",
+        1e-3,
+    ),
+    (
         "sys_uptime",
         "av_device_snmp_uptime_seconds",
         "sysUpTime of the last probe.",
@@ -51,6 +63,9 @@ pub(super) fn render(sources: &Sources, now: Timestamp) -> String {
     sync(&mut page, sources);
     sweep(&mut page, sources, now);
     report(&mut page, sources);
+    for counter in sources.drivers.counters() {
+        page.single(counter.name, Kind::Counter, counter.help, counter.value);
+    }
     page.finish()
 }
 

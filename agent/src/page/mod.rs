@@ -21,6 +21,7 @@ use jiff::Timestamp;
 use tiny_http::{Header, Method, Request, Response, Server};
 
 use crate::config::ConfigHandle;
+use crate::driver::Drivers;
 use crate::snapshot::Snapshots;
 use crate::supervisor::{Health, Stop, stopped};
 
@@ -34,6 +35,8 @@ pub struct Sources {
     pub handle: ConfigHandle,
     /// What the threads show of themselves.
     pub snapshots: Snapshots,
+    /// For what they count.
+    pub drivers: Arc<Drivers>,
     /// The panics that were survived.
     pub health: Health,
     /// When the agent started.
