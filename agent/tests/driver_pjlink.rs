@@ -10,11 +10,13 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use av_agent::driver::{Drivers, probe_once};
 use av_agent::finding::Finding;
-use av_agent::pjlink::probe;
-use av_proto::driver::PjlinkSettings;
+use av_agent::supervisor::Health;
+use av_proto::config::Device;
+use av_proto::driver::{DriverSettings, PjlinkSettings};
 use av_proto::secret::Secret;
-use av_proto::verdict::Status;
+use av_proto::verdict::{Expectations, Status};
 use serde_json::{Value, json};
 
 const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -24,6 +26,21 @@ const RANDOM: &str = "498E4a67";
 const PATIENT: Duration = Duration::from_secs(15);
 /// For tests that wait for its end.
 const HASTY: Duration = Duration::from_millis(300);
+
+fn device(settings: PjlinkSettings) -> Device {
+    Device {
+        ip: HOST,
+        ip_text: HOST.to_string(),
+        name: "P".to_owned(),
+        building: String::new(),
+        floor: String::new(),
+        room: String::new(),
+        device_type: "projector".to_owned(),
+        driver: "pjlink".to_owned(),
+        settings: DriverSettings::Pjlink(settings),
+        expectations: Expectations::default(),
+    }
+}
 
 /// One connection as a projector sees it.
 struct Peer {
@@ -56,8 +73,10 @@ impl Peer {
     }
 }
 
-/// A listening projector; `play` has each connection in turn.
+/// A listening projector; `play` has each connection in turn. And an agent's
+/// drivers, which remember it.
 struct Projector {
+    drivers: Drivers,
     address: SocketAddr,
     stop: Arc<AtomicBool>,
     heard: Arc<Mutex<Vec<String>>>,
@@ -89,6 +108,7 @@ impl Projector {
             }
         });
         Self {
+            drivers: Drivers::start(&Health::default()),
             address,
             stop,
             heard,
@@ -97,14 +117,12 @@ impl Projector {
     }
 
     fn probe(&self, password: Option<&str>, timeout: Duration) -> Finding {
-        let found = probe(
-            HOST,
-            &PjlinkSettings {
-                password: password.map(Secret::new),
-                port: self.address.port(),
-                timeout,
-            },
-        );
+        let settings = PjlinkSettings {
+            password: password.map(Secret::new),
+            port: self.address.port(),
+            timeout,
+        };
+        let found = probe_once(&self.drivers, &device(settings));
         assert!(
             !format!("{found:?}").contains(PASSWORD),
             "the password is shown"
@@ -137,10 +155,14 @@ fn healthy(command: &str) -> &'static str {
         "%1POWR ?" => "%1POWR=1\r",
         "%1ERST ?" => "%1ERST=000000\r",
         "%1LAMP ?" => "%1LAMP=1234 1\r",
+        "%1CLSS ?" => "%1CLSS=1\r",
         "%1INPT ?" => "%1INPT=31\r",
+        "%1AVMT ?" => "%1AVMT=30\r",
+        "%1INST ?" => "%1INST=11 31\r",
         "%1NAME ?" => "%1NAME=Salle des Fêtes\r",
         "%1INF1 ?" => "%1INF1=Acme\r",
         "%1INF2 ?" => "%1INF2=P-100\r",
+        "%1INFO ?" => "%1INFO=\r",
         other => panic!("asked for {other}"),
     }
 }
@@ -191,6 +213,10 @@ fn healthy_metrics(projector: &Projector, auth: bool) -> Value {
         "pjlink_name": "Salle des Fêtes",
         "pjlink_manufacturer": "Acme",
         "pjlink_model": "P-100",
+        "pjlink_class": 1,
+        "pjlink_lamp_hours": 1234,
+        "pjlink_inputs": ["11", "31"],
+        "pjlink_mute": {"picture": false, "sound": false},
     })
 }
 
@@ -224,7 +250,8 @@ fn all_is_asked_over_one_connection() {
     assert_eq!(
         projector.heard(),
         [
-            "%1POWR ?", "%1ERST ?", "%1LAMP ?", "%1INPT ?", "%1NAME ?", "%1INF1 ?", "%1INF2 ?"
+            "%1POWR ?", "%1ERST ?", "%1LAMP ?", "%1CLSS ?", "%1INPT ?", "%1AVMT ?", "%1INST ?",
+            "%1NAME ?", "%1INF1 ?", "%1INF2 ?", "%1INFO ?"
         ]
     );
 }
@@ -264,7 +291,8 @@ fn a_wrong_password_is_told() {
         assert_eq!(found.metrics["pjlink_auth"], true);
         assert!(found.metrics["pjlink_power"].is_null());
     }
-    assert_eq!(projector.heard().len(), 2);
+    // Each once as the standard spells the digest, once in capitals.
+    assert_eq!(projector.heard().len(), 4);
 }
 
 #[test]
@@ -539,7 +567,7 @@ fn a_slow_projector_holds_a_probe_for_a_bounded_time() {
             peer.say(healthy(&command));
         }
     });
-    // 3 × 2 s + 4 s, while seven answers take 11.9 s.
+    // 3 × 2 s + 4 s, while eleven answers take 18.7 s.
     let found = projector.probe(None, Duration::from_secs(2));
     assert_eq!(found.status, Status::Online, "{found:?}");
     assert!(found.metrics["pjlink_model"].is_null());
@@ -554,27 +582,56 @@ fn a_closed_port_is_offline() {
         .local_addr()
         .unwrap()
         .port();
-    let found = probe(
-        HOST,
-        &PjlinkSettings {
-            password: None,
-            port,
-            timeout: PATIENT,
-        },
-    );
+    let settings = PjlinkSettings {
+        password: None,
+        port,
+        timeout: PATIENT,
+    };
+    let found = probe_once(&Drivers::start(&Health::default()), &device(settings));
     assert_trouble(&found, Status::Offline, &format!("port {port} closed"));
     assert!(found.metrics["pjlink_auth"].is_null());
 }
 
 #[test]
-fn a_small_stack_is_enough() {
-    let projector = Projector::start(locked);
-    thread::scope(|scope| {
-        let prober = thread::Builder::new()
-            .stack_size(64 * 1024)
-            .spawn_scoped(scope, || projector.probe(Some(PASSWORD), PATIENT))
-            .unwrap();
-        let found = prober.join().unwrap();
-        assert_healthy(&projector, found, true);
+fn capital_digests_are_tried_and_remembered() {
+    let projector = Projector::start(|peer| {
+        peer.say(format!("PJLINK 1 {RANDOM}\r"));
+        let Some(first) = peer.hear() else { return };
+        let right = with_digest("");
+        if first != format!("{}%1POWR ?", right.to_uppercase()) {
+            peer.say("PJLINK ERRA\r");
+            return;
+        }
+        peer.say(healthy("%1POWR ?"));
+        while let Some(command) = peer.hear() {
+            peer.say(healthy(&command));
+        }
     });
+    // Eleven questions, the first of them twice where it is not known yet.
+    for heard in [12, 11] {
+        let before = projector.heard().len();
+        let found = projector.probe(Some(PASSWORD), PATIENT);
+        assert_healthy(&projector, found, true);
+        assert_eq!(projector.heard().len() - before, heard);
+    }
+}
+
+#[test]
+fn a_refused_password_does_not_lock_the_projector() {
+    // It locks itself at the third wrong password.
+    let projector = Projector::start(locked);
+    for _ in 0..10 {
+        let found = projector.probe(Some("wrong"), PATIENT);
+        // It is there, and what is wrong is said, each time in the same words.
+        assert_trouble(
+            &found,
+            Status::Online,
+            "authentication failed (ERRA): check the password",
+        );
+        assert_eq!(found.metrics["pjlink_auth"], true);
+    }
+    assert_eq!(projector.heard().len(), 2, "once in each kind of letters");
+    // Put right, it is tried at once.
+    let found = projector.probe(Some(PASSWORD), PATIENT);
+    assert_healthy(&projector, found, true);
 }

@@ -5,6 +5,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io;
+use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
@@ -28,6 +29,24 @@ pub struct Inbox<T> {
     waker: Arc<Waker>,
 }
 
+/// The end from which an engine takes.
+///
+/// It keeps the waker alive: closed with the last inbox, it would be gone
+/// before the engine saw that it had been woken.
+#[derive(Debug)]
+pub struct Work<T> {
+    queue: Receiver<T>,
+    _waker: Arc<Waker>,
+}
+
+impl<T> Deref for Work<T> {
+    type Target = Receiver<T>;
+
+    fn deref(&self) -> &Receiver<T> {
+        &self.queue
+    }
+}
+
 impl<T> Inbox<T> {
     /// An inbox that wakes `poll` with [`INBOX`], and the end from which the
     /// engine takes. Its queue is not bounded: it holds at most one entry for
@@ -35,14 +54,18 @@ impl<T> Inbox<T> {
     ///
     /// # Errors
     /// When the system refuses.
-    pub fn new(poll: &Poll) -> io::Result<(Self, Receiver<T>)> {
+    pub fn new(poll: &Poll) -> io::Result<(Self, Work<T>)> {
         let (sender, receiver) = unbounded();
         let waker = Arc::new(Waker::new(poll.registry(), INBOX)?);
+        let work = Work {
+            queue: receiver,
+            _waker: Arc::clone(&waker),
+        };
         let inbox = Self {
             queue: Some(sender),
             waker,
         };
-        Ok((inbox, receiver))
+        Ok((inbox, work))
     }
 
     /// Gives `item` to the engine.
@@ -159,6 +182,27 @@ mod tests {
         assert_eq!(deadlines.due(late), Some('b'));
         assert_eq!(deadlines.due(late), None);
         assert_eq!(deadlines.wait(late), None);
+    }
+
+    #[test]
+    fn an_idle_engine_ends_with_its_inbox() {
+        // Many, because what would hinder it is a race.
+        for _ in 0..50 {
+            let mut poll = Poll::new().unwrap();
+            let (inbox, work) = Inbox::<()>::new(&poll).unwrap();
+            let (out, ended) = unbounded::<()>();
+            spawn("engine-test", &Health::default(), move || {
+                let _out = &out;
+                let mut events = Events::with_capacity(8);
+                while !matches!(work.try_recv(), Err(error) if error.is_disconnected()) {
+                    poll.poll(&mut events, None).unwrap();
+                }
+            })
+            .unwrap();
+            thread::sleep(Duration::from_millis(5));
+            drop(inbox);
+            assert!(ended.recv().is_err(), "the thread has ended");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! | module | for drivers that |
 //! |---|---|
 //! | [`engine`] | have many devices in flight on one thread |
+//! | [`tcp_engine`] | talk over TCP: that thread is there already |
 //! | [`workers`] | block; a bounded number at a time |
 //! | [`wire`] | show what went over the wire, secrets hidden |
 //! | [`ProbeNow`] | hear from a device that something changed |
@@ -15,6 +16,7 @@
 pub mod engine;
 mod probe_now;
 mod reply;
+pub mod tcp_engine;
 pub mod wire;
 pub mod workers;
 
@@ -30,6 +32,7 @@ use crate::{icmp, pjlink, snmp};
 
 pub use probe_now::ProbeNow;
 pub use reply::{Done, Reply};
+use tcp_engine::TcpEngine;
 use workers::Workers;
 
 /// One way to probe a device.
@@ -63,6 +66,8 @@ pub struct Counter {
 pub struct Rim {
     /// For what blocks.
     pub workers: Workers,
+    /// For conversations over TCP.
+    pub tcp: TcpEngine,
     /// Where panics are told.
     pub health: Health,
     /// Asks for a probe of a device that reports a change by itself.
@@ -90,6 +95,7 @@ impl Drivers {
     pub fn start_with(health: &Health, probe_now: ProbeNow) -> Self {
         let rim = Rim {
             workers: Workers::new(health),
+            tcp: TcpEngine::start(health),
             health: health.clone(),
             probe_now,
         };

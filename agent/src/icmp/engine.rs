@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, TryRecvError};
+use crossbeam_channel::TryRecvError;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
@@ -13,6 +13,7 @@ use av_proto::verdict::Status;
 use super::flight::{Counters, Departure, Flight, Job};
 use super::packet;
 use super::socket::{Buffers, Family, IcmpSocket, Mode, Received, SendFault};
+use crate::driver::engine::Work;
 use crate::driver::wire;
 use crate::finding::Finding;
 
@@ -37,7 +38,7 @@ pub(super) struct Link {
 pub(super) struct Engine {
     poll: Poll,
     links: Vec<Link>,
-    work: Receiver<Job>,
+    work: Work<Job>,
     counters: Arc<Counters>,
 }
 
@@ -59,7 +60,7 @@ impl Engine {
     pub(super) fn new(
         poll: Poll,
         links: Vec<Link>,
-        work: Receiver<Job>,
+        work: Work<Job>,
         counters: Arc<Counters>,
     ) -> io::Result<Self> {
         for (n, link) in links.iter().enumerate() {

@@ -1,7 +1,10 @@
-//! PJLink class 1 as text: pure functions.
+//! PJLink as text: pure functions.
 //!
-//! JBMIA, "PJLink Specifications Class 1": lines of ASCII that end with a
-//! carriage return, at most 136 bytes each.
+//! JBMIA, "PJLink Specifications", class 1 (1.04) and class 2 (1.00): lines of
+//! ASCII, texts in UTF-8, that end with a carriage return, at most 136 bytes
+//! each. Section numbers are those of class 1; what class 2 adds is named.
+
+use std::fmt;
 
 /// The first line of a connection (5.1, "Authentication procedure").
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,23 +18,58 @@ pub enum Greeting {
     Refused,
 }
 
-/// What is asked of a projector, in the order in which it is.
+/// What a projector knows of the standard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// Class 1: header `%1`.
+    One,
+    /// Class 2: header `%2`, more commands, and messages over UDP.
+    Two,
+}
+
+/// What is asked of a projector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Query {
-    /// `POWR` (4.2).
+    /// `POWR` (4.2): the lamp.
     Power,
-    /// `ERST` (4.7).
+    /// `ERST` (4.7): the state of its parts.
     Errors,
-    /// `LAMP` (4.8).
+    /// `LAMP` (4.8): the hours of each lamp.
     Lamps,
-    /// `INPT` (4.4).
-    Input,
+    /// `CLSS` (4.14): the class that it speaks.
+    Class,
+    /// `INPT` (4.4): the selected input. Class 2 knows more of them.
+    Input(Class),
+    /// `AVMT` (4.6): whether picture and sound are muted.
+    Mute,
+    /// `INST` (4.9): the inputs that it has. Class 2 knows more of them.
+    Inputs(Class),
     /// `NAME` (4.10).
     Name,
-    /// `INF1` (4.11).
+    /// `INF1` (4.11): who made it.
     Manufacturer,
-    /// `INF2` (4.12).
+    /// `INF2` (4.12): what it is.
     Model,
+    /// `INFO` (4.13): anything else.
+    Other,
+    /// `SNUM`, class 2: its serial number.
+    Serial,
+    /// `SVER`, class 2: its software's version.
+    Version,
+    /// `INNM`, class 2: the name of the selected input.
+    InputName,
+    /// `IRES`, class 2: the resolution of what comes in.
+    Resolution,
+    /// `RRES`, class 2: the resolution that it is made for.
+    Recommended,
+    /// `FILT`, class 2: the hours of its filter.
+    Filter,
+    /// `RLMP`, class 2: the model of a new lamp.
+    LampModels,
+    /// `RFIL`, class 2: the model of a new filter.
+    FilterModels,
+    /// `FREZ`, class 2: whether the picture is frozen.
+    Freeze,
 }
 
 /// An answer to a query (2.4, "Get commands").
@@ -51,90 +89,112 @@ pub enum Answer {
     AuthenticationFailed,
 }
 
-/// `POWR`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Power {
-    /// 0: standby.
-    Off,
-    /// 1: the lamp is on.
-    On,
-    /// 2: cooling down.
-    Cooling,
-    /// 3: warming up.
-    WarmUp,
-}
-
-/// One part's state in `ERST`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Health {
-    /// 0: no error, or the projector cannot tell.
-    Ok,
-    /// 1.
-    Warning,
-    /// 2.
-    Error,
-}
-
-/// The parts of `ERST`, in its order.
-pub const PARTS: [&str; 6] = ["fan", "lamp", "temperature", "cover", "filter", "other"];
-
-/// `ERST`: the state of each of [`PARTS`].
-pub type Errors = [Health; PARTS.len()];
-
-/// One lamp of `LAMP`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lamp {
-    /// Hours of use.
-    pub hours: u32,
-    /// Whether it shines now.
-    pub on: bool,
+impl Class {
+    /// The digit of its header.
+    #[must_use]
+    pub fn digit(self) -> u8 {
+        match self {
+            Self::One => 1,
+            Self::Two => 2,
+        }
+    }
 }
 
 impl Query {
-    /// All of them, in that order.
-    pub const ALL: [Self; 7] = [
-        Self::Power,
-        Self::Errors,
-        Self::Lamps,
-        Self::Input,
-        Self::Name,
-        Self::Manufacturer,
-        Self::Model,
-    ];
+    /// What every projector is asked, first what its health hangs on.
+    pub const FIRST: [Self; 4] = [Self::Power, Self::Errors, Self::Lamps, Self::Class];
+
+    /// What follows, of each class.
+    #[must_use]
+    pub fn rest(class: Class) -> Vec<Self> {
+        let mut rest = vec![
+            Self::Input(class),
+            Self::Mute,
+            Self::Inputs(class),
+            Self::Name,
+            Self::Manufacturer,
+            Self::Model,
+            Self::Other,
+        ];
+        if class == Class::Two {
+            rest.extend([
+                Self::InputName,
+                Self::Resolution,
+                Self::Filter,
+                Self::Freeze,
+                Self::Recommended,
+                Self::Serial,
+                Self::Version,
+                Self::LampModels,
+                Self::FilterModels,
+            ]);
+        }
+        rest
+    }
 
     /// The command's name.
+    #[must_use]
     pub fn code(self) -> &'static str {
         match self {
             Self::Power => "POWR",
             Self::Errors => "ERST",
             Self::Lamps => "LAMP",
-            Self::Input => "INPT",
+            Self::Class => "CLSS",
+            Self::Input(_) => "INPT",
+            Self::Mute => "AVMT",
+            Self::Inputs(_) => "INST",
             Self::Name => "NAME",
             Self::Manufacturer => "INF1",
             Self::Model => "INF2",
+            Self::Other => "INFO",
+            Self::Serial => "SNUM",
+            Self::Version => "SVER",
+            Self::InputName => "INNM",
+            Self::Resolution => "IRES",
+            Self::Recommended => "RRES",
+            Self::Filter => "FILT",
+            Self::LampModels => "RLMP",
+            Self::FilterModels => "RFIL",
+            Self::Freeze => "FREZ",
+        }
+    }
+
+    /// The class in whose header it is asked.
+    #[must_use]
+    pub fn class(self) -> Class {
+        match self {
+            Self::Input(class) | Self::Inputs(class) => class,
+            Self::Power
+            | Self::Errors
+            | Self::Lamps
+            | Self::Class
+            | Self::Mute
+            | Self::Name
+            | Self::Manufacturer
+            | Self::Model
+            | Self::Other => Class::One,
+            Self::Serial
+            | Self::Version
+            | Self::InputName
+            | Self::Resolution
+            | Self::Recommended
+            | Self::Filter
+            | Self::LampModels
+            | Self::FilterModels
+            | Self::Freeze => Class::Two,
         }
     }
 
     /// Whether the projector's health hangs on it. A projector that keeps
     /// its name to itself is as well as any.
+    #[must_use]
     pub fn vital(self) -> bool {
         matches!(self, Self::Power | Self::Errors | Self::Lamps)
     }
 }
 
-impl Power {
-    /// The digit on the wire.
-    pub fn digit(self) -> u8 {
-        match self {
-            Self::Off => 0,
-            Self::On => 1,
-            Self::Cooling => 2,
-            Self::WarmUp => 3,
-        }
-    }
-}
-
 /// Reads the first line of a connection; `None` where it is not PJLink's.
+#[must_use]
 pub fn parse_greeting(line: &str) -> Option<Greeting> {
     let mut words = line.split_ascii_whitespace();
     if !words.next()?.eq_ignore_ascii_case("PJLINK") {
@@ -144,7 +204,9 @@ pub fn parse_greeting(line: &str) -> Option<Greeting> {
         ("0", None) => Greeting::Open,
         // The standard has 8 hexadecimal digits. Its letter case is part of
         // what is hashed.
-        ("1", Some(random)) if random.len() <= 32 && random.bytes().all(is_token) => {
+        ("1", Some(random))
+            if random.len() <= 32 && random.bytes().all(|b| b.is_ascii_alphanumeric()) =>
+        {
             Greeting::Locked(random.to_owned())
         }
         (word, None) if word.eq_ignore_ascii_case("ERRA") => Greeting::Refused,
@@ -153,24 +215,52 @@ pub fn parse_greeting(line: &str) -> Option<Greeting> {
     words.next().is_none().then_some(greeting)
 }
 
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
+/// The line that asks `query`. `input` is the one whose name
+/// [`Query::InputName`] is after.
+#[must_use]
+pub fn request(query: Query, input: Option<&str>) -> String {
+    let parameter = match (query, input) {
+        (Query::InputName, Some(input)) => input,
+        _ => "",
+    };
+    format!("%{}{} ?{parameter}\r", query.class().digit(), query.code())
 }
 
-/// The line that asks `query`, with the digest in front where this is the
-/// first of a connection that wants one.
-pub fn request(query: Query, digest: Option<&str>) -> String {
-    format!("{}%1{} ?\r", digest.unwrap_or_default(), query.code())
+/// In which letters a digest is spelt. The standard has small ones; some
+/// projectors compare with capitals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Letters {
+    /// As the standard wants it.
+    Small,
+    /// `5D84...`.
+    Capital,
 }
 
-/// The MD5 of the greeting's random text and the password, in lower-case
-/// hexadecimal digits (5.1).
-pub fn digest(random: &str, password: &str) -> String {
-    format!("{:x}", md5::compute(format!("{random}{password}")))
+impl Letters {
+    /// The other ones.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Small => Self::Capital,
+            Self::Capital => Self::Small,
+        }
+    }
+}
+
+/// The MD5 of the greeting's random text and the password, in hexadecimal
+/// digits (5.1), which stands before the first command of a connection.
+#[must_use]
+pub fn digest(random: &str, password: &str, letters: Letters) -> String {
+    let digest = md5::compute(format!("{random}{password}"));
+    match letters {
+        Letters::Small => format!("{digest:x}"),
+        Letters::Capital => format!("{digest:X}"),
+    }
 }
 
 /// Reads a line as the answer to `query`; `None` where it is none, such as a
 /// late answer to an earlier query.
+#[must_use]
 pub fn parse_answer(line: &str, query: Query) -> Option<Answer> {
     if parse_greeting(line) == Some(Greeting::Refused) {
         return Some(Answer::AuthenticationFailed);
@@ -194,62 +284,29 @@ pub fn parse_answer(line: &str, query: Query) -> Option<Answer> {
     })
 }
 
-/// `POWR`'s value.
-pub fn parse_power(value: &str) -> Option<Power> {
-    Some(match value {
-        "0" => Power::Off,
-        "1" => Power::On,
-        "2" => Power::Cooling,
-        "3" => Power::WarmUp,
-        _ => return None,
-    })
-}
-
-/// `ERST`'s value: six digits.
-pub fn parse_errors(value: &str) -> Option<Errors> {
-    let digits: [u8; PARTS.len()] = value.as_bytes().try_into().ok()?;
-    let mut errors = [Health::Ok; PARTS.len()];
-    for (health, digit) in errors.iter_mut().zip(digits) {
-        *health = match digit {
-            b'0' => Health::Ok,
-            b'1' => Health::Warning,
-            b'2' => Health::Error,
-            _ => return None,
-        };
-    }
-    Some(errors)
-}
-
-/// `LAMP`'s value: for each lamp its hours and whether it is on. The
-/// standard has at most 8 lamps and 99999 hours.
-pub fn parse_lamps(value: &str) -> Option<Vec<Lamp>> {
-    let words: Vec<&str> = value.split_ascii_whitespace().collect();
-    if words.is_empty() || words.len() % 2 != 0 || words.len() > 16 {
-        return None;
-    }
-    words
-        .chunks_exact(2)
-        .map(|pair| match pair {
-            [hours, on] if hours.bytes().all(|b| b.is_ascii_digit()) => Some(Lamp {
-                hours: hours.parse().ok()?,
-                on: match *on {
-                    "0" => false,
-                    "1" => true,
-                    _ => return None,
-                },
-            }),
-            _ => None,
+impl fmt::Display for Answer {
+    /// What stands after the `=`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Value(value) => value,
+            Self::Undefined => "ERR1",
+            Self::OutOfParameter => "ERR2",
+            Self::Unavailable => "ERR3",
+            Self::Failure => "ERR4",
+            Self::AuthenticationFailed => "ERRA",
         })
-        .collect()
+    }
 }
 
-/// `INPT`'s value: the kind of input (1 RGB, 2 video, 3 digital, 4 storage,
-/// 5 network) and its number.
-pub fn parse_input(value: &str) -> Option<String> {
-    let valid = value.len() == 2
-        && value.starts_with(|c: char| c.is_ascii_digit())
-        && value.bytes().all(|b| b.is_ascii_alphanumeric());
-    valid.then(|| value.to_owned())
+impl fmt::Display for Greeting {
+    /// The line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open => f.write_str("PJLINK 0"),
+            Self::Locked(random) => write!(f, "PJLINK 1 {random}"),
+            Self::Refused => f.write_str("PJLINK ERRA"),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -287,16 +344,31 @@ mod tests {
     #[test]
     fn requests_and_the_digest_of_the_standard() {
         // The example of the standard, 5.1.
-        let digest = digest("498e4a67", "JBMIAProjectorLink");
-        assert_eq!(digest, "5d8409bc1c3fa39749434aa3a5c38682");
+        let (random, password) = ("498e4a67", "JBMIAProjectorLink");
         assert_eq!(
-            request(Query::Power, Some(&digest)),
-            "5d8409bc1c3fa39749434aa3a5c38682%1POWR ?\r"
+            digest(random, password, Letters::Small),
+            "5d8409bc1c3fa39749434aa3a5c38682"
         );
-        let requests: Vec<String> = Query::ALL.map(|query| request(query, None)).into();
         assert_eq!(
-            requests.concat(),
-            "%1POWR ?\r%1ERST ?\r%1LAMP ?\r%1INPT ?\r%1NAME ?\r%1INF1 ?\r%1INF2 ?\r"
+            digest(random, password, Letters::Capital),
+            "5D8409BC1C3FA39749434AA3A5C38682"
+        );
+        let requests = |queries: &[Query]| -> String {
+            queries.iter().map(|q| request(*q, Some("31"))).collect()
+        };
+        assert_eq!(
+            requests(&Query::FIRST),
+            "%1POWR ?\r%1ERST ?\r%1LAMP ?\r%1CLSS ?\r"
+        );
+        assert_eq!(
+            requests(&Query::rest(Class::One)),
+            "%1INPT ?\r%1AVMT ?\r%1INST ?\r%1NAME ?\r%1INF1 ?\r%1INF2 ?\r%1INFO ?\r"
+        );
+        assert_eq!(
+            requests(&Query::rest(Class::Two)),
+            "%2INPT ?\r%1AVMT ?\r%2INST ?\r%1NAME ?\r%1INF1 ?\r%1INF2 ?\r%1INFO ?\r\
+             %2INNM ?31\r%2IRES ?\r%2FILT ?\r%2FREZ ?\r%2RRES ?\r%2SNUM ?\r%2SVER ?\r\
+             %2RLMP ?\r%2RFIL ?\r"
         );
     }
 
@@ -339,78 +411,6 @@ mod tests {
             ("", Query::Power, None),
         ] {
             assert_eq!(parse_answer(line, query), answer, "{line}");
-        }
-    }
-
-    #[test]
-    fn power() {
-        for (value, power) in [
-            ("0", Some(Power::Off)),
-            ("1", Some(Power::On)),
-            ("2", Some(Power::Cooling)),
-            ("3", Some(Power::WarmUp)),
-            ("4", None),
-            ("01", None),
-            ("", None),
-            ("OK", None),
-        ] {
-            assert_eq!(parse_power(value), power, "{value}");
-            if let Some(power) = power {
-                assert_eq!(power.digit().to_string(), value);
-            }
-        }
-    }
-
-    #[test]
-    fn errors() {
-        use Health::{Error, Ok, Warning};
-        for (value, errors) in [
-            ("000000", Some([Ok; 6])),
-            ("012012", Some([Ok, Warning, Error, Ok, Warning, Error])),
-            ("020000", Some([Ok, Error, Ok, Ok, Ok, Ok])),
-            ("00000", None),
-            ("0000000", None),
-            ("000003", None),
-            ("00000é", None),
-            ("", None),
-        ] {
-            assert_eq!(parse_errors(value), errors, "{value}");
-        }
-    }
-
-    #[test]
-    fn lamps() {
-        let lamp = |hours, on| Lamp { hours, on };
-        for (value, lamps) in [
-            ("1234 1", Some(vec![lamp(1234, true)])),
-            ("0 0", Some(vec![lamp(0, false)])),
-            ("00099 1  5 0", Some(vec![lamp(99, true), lamp(5, false)])),
-            ("", None),
-            ("1234", None),
-            ("1234 1 5", None),
-            ("1234 2", None),
-            ("-1 0", None),
-            ("+1 0", None),
-            ("4294967296 0", None),
-            ("1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1", None),
-        ] {
-            assert_eq!(parse_lamps(value), lamps, "{value}");
-        }
-    }
-
-    #[test]
-    fn inputs() {
-        for (value, valid) in [
-            ("31", true),
-            ("11", true),
-            ("3A", true),
-            ("3", false),
-            ("311", false),
-            ("A1", false),
-            ("é", false),
-            ("", false),
-        ] {
-            assert_eq!(parse_input(value).is_some(), valid, "{value}");
         }
     }
 }

@@ -5,14 +5,20 @@ use av_proto::text::excerpt;
 use av_proto::verdict::Status;
 use serde_json::{Map, Value, json};
 
-use super::protocol::{
-    Answer, Errors, Health, Lamp, PARTS, Power, Query, parse_errors, parse_input, parse_lamps,
-    parse_power,
+use super::protocol::{Answer, Class, Query};
+use super::talk::REFUSED;
+use super::value::{
+    Errors, Health, Lamp, Mute, PARTS, Power, Resolution, Signal, parse_class, parse_errors,
+    parse_flag, parse_hours, parse_input, parse_inputs, parse_lamps, parse_mute, parse_resolution,
+    parse_signal,
 };
 use crate::finding::Finding;
 
-/// The longest name that the standard knows; the other texts have 32.
+/// The longest name that the standard knows; the other texts have 32, an
+/// input's name 128 bytes.
 const TEXT_MAX: usize = 64;
+/// Models of lamps and filters that are kept.
+const MODELS_MAX: usize = 8;
 
 /// What was learnt so far.
 #[derive(Debug, Default)]
@@ -21,13 +27,27 @@ pub(super) struct Reading {
     pub auth: Option<bool>,
     /// The first thing that went wrong.
     pub error: Option<String>,
+    /// The class that it speaks.
+    pub class: Option<Class>,
     power: Option<Power>,
     errors: Option<Errors>,
     lamps: Option<Vec<Lamp>>,
     input: Option<String>,
+    inputs: Option<Vec<String>>,
+    mute: Option<Mute>,
     name: Option<String>,
     manufacturer: Option<String>,
     model: Option<String>,
+    other: Option<String>,
+    serial: Option<String>,
+    version: Option<String>,
+    input_name: Option<String>,
+    signal: Option<Signal>,
+    recommended: Option<Resolution>,
+    filter_hours: Option<u32>,
+    lamp_models: Option<Vec<String>>,
+    filter_models: Option<Vec<String>>,
+    frozen: Option<bool>,
 }
 
 impl Reading {
@@ -44,9 +64,7 @@ impl Reading {
                 }
             }
             Answer::Failure => self.fail(format!("projector reports a failure (ERR4 to {code})")),
-            Answer::AuthenticationFailed => {
-                self.fail("authentication failed (ERRA): check the password".to_owned());
-            }
+            Answer::AuthenticationFailed => self.fail(REFUSED.to_owned()),
             // Laser projectors know no lamp; only the power is known to all.
             Answer::Undefined if query == Query::Power => {
                 self.fail(format!("projector does not know {code} (ERR1)"));
@@ -64,37 +82,35 @@ impl Reading {
         self.error.get_or_insert(error);
     }
 
+    /// The selected input, where it is known.
+    pub(super) fn input(&self) -> Option<&str> {
+        self.input.as_deref()
+    }
+
+    /// Whether the value was understood.
     fn read(&mut self, query: Query, value: &str) -> bool {
         let text = || Some(excerpt(value, TEXT_MAX)).filter(|text| !text.is_empty());
         match query {
-            Query::Power => {
-                self.power = parse_power(value);
-                self.power.is_some()
-            }
-            Query::Errors => {
-                self.errors = parse_errors(value);
-                self.errors.is_some()
-            }
-            Query::Lamps => {
-                self.lamps = parse_lamps(value);
-                self.lamps.is_some()
-            }
-            Query::Input => {
-                self.input = parse_input(value);
-                self.input.is_some()
-            }
-            Query::Name => {
-                self.name = text();
-                true
-            }
-            Query::Manufacturer => {
-                self.manufacturer = text();
-                true
-            }
-            Query::Model => {
-                self.model = text();
-                true
-            }
+            Query::Power => keep(&mut self.power, Power::parse(value)),
+            Query::Errors => keep(&mut self.errors, parse_errors(value)),
+            Query::Lamps => keep(&mut self.lamps, parse_lamps(value)),
+            Query::Class => keep(&mut self.class, parse_class(value)),
+            Query::Input(_) => keep(&mut self.input, parse_input(value).map(str::to_owned)),
+            Query::Inputs(_) => keep(&mut self.inputs, parse_inputs(value).map(owned)),
+            Query::Mute => keep(&mut self.mute, parse_mute(value)),
+            Query::Resolution => keep(&mut self.signal, parse_signal(value)),
+            Query::Recommended => keep(&mut self.recommended, parse_resolution(value)),
+            Query::Filter => keep(&mut self.filter_hours, parse_hours(value)),
+            Query::Freeze => keep(&mut self.frozen, parse_flag(value)),
+            Query::LampModels => keep(&mut self.lamp_models, models(value)),
+            Query::FilterModels => keep(&mut self.filter_models, models(value)),
+            Query::Name => keep(&mut self.name, text()),
+            Query::Manufacturer => keep(&mut self.manufacturer, text()),
+            Query::Model => keep(&mut self.model, text()),
+            Query::Other => keep(&mut self.other, text()),
+            Query::Serial => keep(&mut self.serial, text()),
+            Query::Version => keep(&mut self.version, text()),
+            Query::InputName => keep(&mut self.input_name, text()),
         }
     }
 
@@ -105,7 +121,11 @@ impl Reading {
             Some(detail) => found.with_detail(detail),
             None => found,
         };
-        found
+        let most_used = self
+            .lamps
+            .as_ref()
+            .and_then(|lamps| lamps.iter().map(|lamp| lamp.hours).max());
+        let mut found = found
             .with("pjlink_ok", self.error.is_none())
             .with("pjlink_port", settings.port)
             .with("pjlink_auth", self.auth)
@@ -117,7 +137,45 @@ impl Reading {
             .with("pjlink_name", self.name)
             .with("pjlink_manufacturer", self.manufacturer)
             .with("pjlink_model", self.model)
-            .with("pjlink_error", self.error)
+            .with("pjlink_error", self.error);
+        // What not every projector has is there where it is known: a report
+        // of a thousand projectors need not say twenty thousand times "null".
+        let resolution = match self.signal {
+            Some(Signal::Picture(resolution)) => Some(resolution.to_string()),
+            _ => None,
+        };
+        for (name, value) in [
+            ("pjlink_class", self.class.map(|c| c.digit().into())),
+            ("pjlink_lamp_hours", most_used.map(Value::from)),
+            ("pjlink_filter_hours", self.filter_hours.map(Value::from)),
+            ("pjlink_inputs", self.inputs.map(Value::from)),
+            ("pjlink_input_name", self.input_name.map(Value::from)),
+            (
+                "pjlink_signal",
+                self.signal.map(|signal| (signal != Signal::None).into()),
+            ),
+            ("pjlink_resolution", resolution.map(Value::from)),
+            (
+                "pjlink_resolution_recommended",
+                self.recommended.map(|r| r.to_string().into()),
+            ),
+            (
+                "pjlink_mute",
+                self.mute
+                    .map(|mute| json!({"picture": mute.picture, "sound": mute.sound})),
+            ),
+            ("pjlink_frozen", self.frozen.map(Value::from)),
+            ("pjlink_serial_number", self.serial.map(Value::from)),
+            ("pjlink_software_version", self.version.map(Value::from)),
+            ("pjlink_lamp_models", self.lamp_models.map(Value::from)),
+            ("pjlink_filter_models", self.filter_models.map(Value::from)),
+            ("pjlink_info", self.other.map(Value::from)),
+        ] {
+            if let Some(value) = value {
+                found = found.with(name, value);
+            }
+        }
+        found
     }
 
     /// For a person: "on, lamp 1234 h", "standby", "on, lamp error".
@@ -153,6 +211,26 @@ impl Reading {
             None => Some(state),
         }
     }
+}
+
+/// Keeps what was understood; whether anything was.
+fn keep<T>(place: &mut Option<T>, value: Option<T>) -> bool {
+    *place = value;
+    place.is_some()
+}
+
+fn owned(texts: Vec<&str>) -> Vec<String> {
+    texts.into_iter().map(str::to_owned).collect()
+}
+
+/// Names of models, with a space between; there may be none.
+fn models(value: &str) -> Option<Vec<String>> {
+    let models: Vec<String> = value
+        .split_ascii_whitespace()
+        .take(MODELS_MAX)
+        .map(|model| excerpt(model, TEXT_MAX))
+        .collect();
+    (!models.is_empty()).then_some(models)
 }
 
 fn label(power: Power) -> &'static str {
@@ -219,7 +297,8 @@ mod tests {
 
     #[test]
     fn details_and_errors() {
-        use Query::{Errors, Input, Lamps, Name, Power};
+        use Query::{Errors, Lamps, Name, Power};
+        const INPUT: Query = Query::Input(Class::One);
         for (answers, detail, error) in [
             (
                 &[(Power, "1"), (Errors, "000000"), (Lamps, "1234 1")][..],
@@ -238,7 +317,7 @@ mod tests {
                     (Power, "0"),
                     (Errors, "ERR3"),
                     (Lamps, "ERR1"),
-                    (Input, "ERR3"),
+                    (INPUT, "ERR3"),
                     (Name, "ERR2"),
                 ],
                 "standby",
@@ -267,7 +346,7 @@ mod tests {
                 Some("projector reports a failure (ERR4 to POWR)"),
             ),
             (
-                &[(Power, "1"), (Lamps, "ERR4"), (Input, "ERR4")],
+                &[(Power, "1"), (Lamps, "ERR4"), (INPUT, "ERR4")],
                 "on; projector reports a failure (ERR4 to LAMP)",
                 Some("projector reports a failure (ERR4 to LAMP)"),
             ),
@@ -287,7 +366,7 @@ mod tests {
                 Some("answer to ERST not understood: 00"),
             ),
             // An input that the standard does not have is no fault.
-            (&[(Power, "1"), (Input, "HDMI")], "on", None),
+            (&[(Power, "1"), (INPUT, "HDMI")], "on", None),
         ] {
             let found = reading(answers).finding(Status::Online, &settings());
             assert_eq!(found.detail.as_deref(), Some(detail));
@@ -302,10 +381,11 @@ mod tests {
             (Query::Power, "3"),
             (Query::Errors, "210000"),
             (Query::Lamps, "1234 1 5 0"),
-            (Query::Input, "31"),
+            (Query::Input(Class::One), "31"),
             (Query::Name, "Salle é\u{202e}"),
             (Query::Manufacturer, &"m".repeat(100)),
             (Query::Model, ""),
+            (Query::Mute, "31"),
         ])
         .finding(Status::Online, &settings());
         assert_eq!(
@@ -324,6 +404,8 @@ mod tests {
                 "pjlink_name": "Salle é\u{fffd}",
                 "pjlink_manufacturer": format!("{}…", "m".repeat(63)),
                 "pjlink_model": null,
+                "pjlink_lamp_hours": 1234,
+                "pjlink_mute": {"picture": true, "sound": true},
             })
         );
         let mut nothing = Reading::default();
@@ -346,6 +428,56 @@ mod tests {
                 "pjlink_model": null,
             })
         );
+    }
+
+    #[test]
+    fn what_class_2_tells() {
+        let found = reading(&[
+            (Query::Class, "2"),
+            (Query::Input(Class::Two), "3A"),
+            (Query::Inputs(Class::Two), "11 31 3A"),
+            (Query::InputName, "HDMI \u{e9}"),
+            (Query::Resolution, "1920x1080"),
+            (Query::Recommended, "3840x2160"),
+            (Query::Filter, "321"),
+            (Query::Freeze, "1"),
+            (Query::Serial, "SN-1"),
+            (Query::Version, "1.02"),
+            (Query::LampModels, "L1 L2"),
+            (Query::FilterModels, ""),
+            (Query::Other, "x"),
+        ])
+        .finding(Status::Online, &settings());
+        let told: Map<String, Value> = found
+            .metrics
+            .into_iter()
+            .filter(|(name, value)| !value.is_null() && name != "pjlink_port")
+            .collect();
+        assert_eq!(
+            Value::Object(told),
+            json!({
+                "pjlink_ok": true,
+                "pjlink_auth": false,
+                "pjlink_class": 2,
+                "pjlink_input": "3A",
+                "pjlink_inputs": ["11", "31", "3A"],
+                "pjlink_input_name": "HDMI \u{e9}",
+                "pjlink_signal": true,
+                "pjlink_resolution": "1920x1080",
+                "pjlink_resolution_recommended": "3840x2160",
+                "pjlink_filter_hours": 321,
+                "pjlink_frozen": true,
+                "pjlink_serial_number": "SN-1",
+                "pjlink_software_version": "1.02",
+                "pjlink_lamp_models": ["L1", "L2"],
+                "pjlink_info": "x",
+            })
+        );
+        for (value, signal) in [("-", false), ("*", true)] {
+            let found = reading(&[(Query::Resolution, value)]).finding(Status::Online, &settings());
+            assert_eq!(found.metrics["pjlink_signal"], signal);
+            assert!(!found.metrics.contains_key("pjlink_resolution"));
+        }
     }
 
     #[test]

@@ -1,0 +1,504 @@
+//! What is said to a projector, over one connection or several.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use av_proto::driver::PjlinkSettings;
+use av_proto::secret::Secret;
+use av_proto::text::excerpt;
+use av_proto::verdict::Status;
+
+use super::admission::{Admissions, Refused};
+use super::lines::{Lines, TooLong};
+use super::protocol::{self, Answer, Class, Greeting, Letters, Query};
+use super::reading::Reading;
+use crate::driver::tcp_engine::{Conversation, Event, Next};
+use crate::driver::wire;
+
+/// What a probe may take beyond a time-out each for connection, greeting and
+/// first answer.
+const SLACK: Duration = Duration::from_secs(4);
+/// A projector that left this many queries unanswered is not asked more.
+const MISSES_MAX: u32 = 2;
+/// Lines that answer nothing, before a projector is taken for something else.
+const STRAY_LINES_MAX: u32 = 32;
+/// Projectors that close after each command need a moment to listen again.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
+/// How much of what is not PJLink is shown.
+const EXCERPT: usize = 40;
+
+/// A probe of one projector.
+pub(super) struct Talk {
+    address: SocketAddr,
+    settings: PjlinkSettings,
+    admissions: Admissions,
+    reading: Reading,
+    /// What is still to be asked, the front now.
+    queries: VecDeque<Query>,
+    phase: Phase,
+    lines: Lines,
+    /// Of the whole probe; set when it begins.
+    deadline: Option<Instant>,
+    /// Of the step that is waited for.
+    step: Option<Instant>,
+    misses: u32,
+    /// Lines since the last question that answered nothing.
+    strays: u32,
+    /// Whether a connection came to its greeting before this one.
+    greeted: bool,
+}
+
+/// How far the connection is.
+#[derive(Debug)]
+enum Phase {
+    Connecting,
+    Greeting,
+    Asking {
+        /// The password that went with the first command, and its letters.
+        told: Option<(Secret, Letters)>,
+        /// Whether a command was answered.
+        answered: bool,
+    },
+}
+
+/// Why a query has no answer.
+#[derive(Debug)]
+enum Miss {
+    /// None came in time.
+    Silent,
+    /// The projector closed the connection instead.
+    Closed { after_password: bool },
+    /// What came is not PJLink.
+    Garbage,
+    /// It had closed after the last command and could not be had again.
+    Lost(String),
+    /// The time for the whole probe is used up.
+    OutOfTime,
+}
+
+impl Miss {
+    /// Whether asking on makes no sense.
+    fn is_final(&self) -> bool {
+        !matches!(self, Self::Silent)
+    }
+
+    fn text(&self, query: Query, timeout: Duration) -> String {
+        let code = query.code();
+        match self {
+            Self::Silent => format!("no answer to {code} within {} s", timeout.as_secs_f64()),
+            Self::Closed {
+                after_password: true,
+            } => "projector closed the connection: check the password".to_owned(),
+            Self::Closed {
+                after_password: false,
+            } => format!("projector closed the connection without an answer to {code}"),
+            Self::Garbage => format!("answer to {code} is not PJLink"),
+            Self::Lost(reason) => format!("projector closed the connection, then {reason}"),
+            Self::OutOfTime => format!("too slow: {code} was not reached in time"),
+        }
+    }
+}
+
+impl Conversation for Talk {
+    fn step(&mut self, event: Event<'_>, now: Instant, out: &mut Vec<u8>) -> Next {
+        match event {
+            Event::Begin => {
+                self.deadline = Some(now + self.settings.timeout * 3 + SLACK);
+                self.connect(now)
+            }
+            Event::Unreached(error) => {
+                let (status, reason) =
+                    unreached(&error, self.address.port(), self.settings.timeout);
+                self.no_talk(status, reason)
+            }
+            Event::Connected => {
+                self.phase = Phase::Greeting;
+                self.lines = Lines::default();
+                self.wait(now)
+            }
+            Event::Received(bytes) => {
+                self.lines.push(bytes);
+                self.read(now, out)
+            }
+            Event::Closed => {
+                wire::event(self.address.ip(), "closed by the projector");
+                // A connection that was closed within a line.
+                if let Some(rest) = self.lines.rest() {
+                    if let Some(next) = self.line(&rest, now, out) {
+                        if !matches!(next, Next::Wait(_)) {
+                            return next;
+                        }
+                        // What it would ask next has nowhere to go.
+                    }
+                }
+                self.closed(now)
+            }
+            Event::Due => self.timed_out(now, out),
+        }
+    }
+}
+
+impl Talk {
+    pub(super) fn new(
+        address: SocketAddr,
+        settings: PjlinkSettings,
+        admissions: Admissions,
+    ) -> Self {
+        Self {
+            address,
+            settings,
+            admissions,
+            reading: Reading::default(),
+            queries: Query::FIRST.into(),
+            phase: Phase::Connecting,
+            lines: Lines::default(),
+            deadline: None,
+            step: None,
+            misses: 0,
+            strays: 0,
+            greeted: false,
+        }
+    }
+
+    fn connect(&mut self, at: Instant) -> Next {
+        self.phase = Phase::Connecting;
+        Next::Connect {
+            at,
+            by: self.step_from(at),
+        }
+    }
+
+    /// Over a new connection, a moment later.
+    fn connect_again(&mut self, now: Instant) -> Next {
+        if self.out_of_time(now) {
+            return self.miss_last(&Miss::OutOfTime);
+        }
+        self.connect(now + RECONNECT_PAUSE)
+    }
+
+    /// The deadline of a step that begins at `at`.
+    fn step_from(&self, at: Instant) -> Instant {
+        let step = at + self.settings.timeout;
+        self.deadline.map_or(step, |deadline| deadline.min(step))
+    }
+
+    fn out_of_time(&self, now: Instant) -> bool {
+        self.deadline.is_some_and(|deadline| now >= deadline)
+    }
+
+    /// Waits for what the projector says next.
+    fn wait(&mut self, now: Instant) -> Next {
+        let until = self.step_from(now);
+        self.step = Some(until);
+        Next::Wait(until)
+    }
+
+    /// Takes the lines that are there.
+    fn read(&mut self, now: Instant, out: &mut Vec<u8>) -> Next {
+        loop {
+            match self.lines.next_line() {
+                Ok(Some(line)) => match self.line(&line, now, out) {
+                    // Answered, and the next question is out: what else is
+                    // there came before it.
+                    Some(Next::Wait(_)) | None => {}
+                    Some(next) => return next,
+                },
+                Ok(None) => {
+                    return Next::Wait(self.step.unwrap_or(now));
+                }
+                Err(TooLong) => {
+                    return match self.phase {
+                        Phase::Asking { .. } => self.miss_last(&Miss::Garbage),
+                        Phase::Greeting | Phase::Connecting => {
+                            let port = self.address.port();
+                            self.no_talk(
+                                Status::Offline,
+                                format!("port {port} does not speak PJLink"),
+                            )
+                        }
+                    };
+                }
+            }
+        }
+    }
+
+    /// Takes a line; `None` where it changes nothing.
+    fn line(&mut self, line: &str, now: Instant, out: &mut Vec<u8>) -> Option<Next> {
+        wire::received(self.address.ip(), line);
+        match self.phase {
+            Phase::Connecting => None,
+            Phase::Greeting => Some(self.greeting(line, now, out)),
+            Phase::Asking { .. } => {
+                let query = *self.queries.front()?;
+                if let Some(answer) = protocol::parse_answer(line, query) {
+                    return Some(self.answer(query, answer, now, out));
+                }
+                self.strays += 1;
+                (self.strays >= STRAY_LINES_MAX).then(|| self.miss_last(&Miss::Garbage))
+            }
+        }
+    }
+
+    fn greeting(&mut self, line: &str, now: Instant, out: &mut Vec<u8>) -> Next {
+        let mut digest = String::new();
+        let told = match protocol::parse_greeting(line) {
+            Some(Greeting::Open) => None,
+            Some(Greeting::Locked(random)) => {
+                let Some(password) = self.settings.password.clone() else {
+                    return self.barred("projector wants a password, and none is configured");
+                };
+                let Some(letters) = self.admissions.letters(self.address, &password, now) else {
+                    // It was refused a while ago, and each try more might
+                    // lock the projector.
+                    return self.barred(REFUSED);
+                };
+                digest = protocol::digest(&random, password.expose(), letters);
+                Some((password, letters))
+            }
+            Some(Greeting::Refused) => {
+                if let Some(password) = &self.settings.password {
+                    self.admissions.locked(self.address, password, now);
+                }
+                return self.barred(REFUSED);
+            }
+            None => {
+                let port = self.address.port();
+                let said = excerpt(line, EXCERPT);
+                return self.no_talk(
+                    Status::Offline,
+                    format!("port {port} does not speak PJLink: {said}"),
+                );
+            }
+        };
+        self.reading.auth = Some(told.is_some());
+        self.greeted = true;
+        self.phase = Phase::Asking {
+            told,
+            answered: false,
+        };
+        self.ask(&digest, now, out)
+    }
+
+    /// Asks the front query. `digest` is empty but for the first of a
+    /// connection that wants one.
+    fn ask(&mut self, digest: &str, now: Instant, out: &mut Vec<u8>) -> Next {
+        let Some(query) = self.queries.front() else {
+            return self.done(Status::Online);
+        };
+        if self.out_of_time(now) {
+            return self.miss_last(&Miss::OutOfTime);
+        }
+        let request = protocol::request(*query, self.reading.input());
+        let hidden = if digest.is_empty() { "" } else { "(digest)" };
+        wire::sent(
+            self.address.ip(),
+            format_args!("{hidden}{}", request.trim_end()),
+        );
+        out.extend_from_slice(digest.as_bytes());
+        out.extend_from_slice(request.as_bytes());
+        self.strays = 0;
+        self.wait(now)
+    }
+
+    fn answer(&mut self, query: Query, answer: Answer, now: Instant, out: &mut Vec<u8>) -> Next {
+        if answer == Answer::AuthenticationFailed {
+            return self.refused(query, now);
+        }
+        if let Phase::Asking { told, answered } = &mut self.phase {
+            if let (Some((password, letters)), false) = (told, *answered) {
+                self.admissions
+                    .accepted(self.address, password, *letters, now);
+            }
+            *answered = true;
+        }
+        self.reading.take(query, answer);
+        self.queries.pop_front();
+        self.then(query);
+        self.ask("", now, out)
+    }
+
+    /// What is asked after `query`, besides what stands there already.
+    fn then(&mut self, query: Query) {
+        if query == Query::Class {
+            let class = self.reading.class.unwrap_or(Class::One);
+            self.queries.extend(Query::rest(class));
+        }
+        if self.reading.input().is_none() && matches!(query, Query::Input(_)) {
+            self.queries.retain(|query| *query != Query::InputName);
+        }
+    }
+
+    fn refused(&mut self, query: Query, now: Instant) -> Next {
+        if let Phase::Asking {
+            told: Some((password, letters)),
+            answered: false,
+        } = &self.phase
+        {
+            let refused = self
+                .admissions
+                .refused(self.address, password, *letters, now);
+            if refused == Refused::TryOnce {
+                return self.connect_again(now);
+            }
+        }
+        self.reading.take(query, Answer::AuthenticationFailed);
+        self.done(Status::Online)
+    }
+
+    fn closed(&mut self, now: Instant) -> Next {
+        match &self.phase {
+            Phase::Asking { answered: true, .. } => self.connect_again(now),
+            Phase::Asking { told, .. } => {
+                let after_password = told.is_some();
+                self.miss_last(&Miss::Closed { after_password })
+            }
+            // Many projectors serve one controller at a time and leave the
+            // others waiting or close on them.
+            Phase::Greeting | Phase::Connecting => {
+                let port = self.address.port();
+                self.no_talk(
+                    Status::Offline,
+                    format!(
+                        "port {port} open, but closed before a PJLink greeting: \
+                         another controller connected?"
+                    ),
+                )
+            }
+        }
+    }
+
+    fn timed_out(&mut self, now: Instant, out: &mut Vec<u8>) -> Next {
+        wire::event(self.address.ip(), "timed out");
+        if let Phase::Greeting | Phase::Connecting = self.phase {
+            let port = self.address.port();
+            let seconds = self.settings.timeout.as_secs_f64();
+            return self.no_talk(
+                Status::Offline,
+                format!(
+                    "port {port} open, but no PJLink greeting within {seconds} s: \
+                     another controller connected?"
+                ),
+            );
+        }
+        let miss = if self.out_of_time(now) {
+            Miss::OutOfTime
+        } else {
+            Miss::Silent
+        };
+        let Some(query) = self.queries.pop_front() else {
+            return self.done(Status::Online);
+        };
+        self.misses += 1;
+        // Without its power nothing of a projector is worth the wait.
+        if miss.is_final() || query == Query::Power || self.misses >= MISSES_MAX {
+            self.queries.push_front(query);
+            return self.miss_last(&miss);
+        }
+        self.note(query, &miss);
+        self.then(query);
+        self.ask("", now, out)
+    }
+
+    fn note(&mut self, query: Query, miss: &Miss) {
+        if query.vital() {
+            self.reading.fail(miss.text(query, self.settings.timeout));
+        }
+    }
+
+    /// Ends without an answer to the front query.
+    fn miss_last(&mut self, miss: &Miss) -> Next {
+        if let Some(query) = self.queries.front().copied() {
+            self.note(query, miss);
+        }
+        self.done(Status::Online)
+    }
+
+    /// TCP did not get there, or no PJLink is spoken there.
+    fn no_talk(&mut self, status: Status, reason: String) -> Next {
+        if self.greeted {
+            return self.miss_last(&Miss::Lost(reason));
+        }
+        self.reading.fail(reason);
+        self.done(status)
+    }
+
+    /// It speaks PJLink, but not with us.
+    fn barred(&mut self, reason: &str) -> Next {
+        self.reading.auth = Some(true);
+        self.reading.fail(reason.to_owned());
+        self.done(Status::Online)
+    }
+
+    fn done(&mut self, status: Status) -> Next {
+        let reading = std::mem::take(&mut self.reading);
+        Next::Done(reading.finding(status, &self.settings))
+    }
+}
+
+/// What is said of a refused password, whether it was tried now or not: an
+/// observation that stays the same is not news.
+pub(super) const REFUSED: &str = "authentication failed (ERRA): check the password";
+
+fn unreached(error: &io::Error, port: u16, timeout: Duration) -> (Status, String) {
+    use io::ErrorKind as Kind;
+    match error.kind() {
+        Kind::ConnectionRefused => (Status::Offline, format!("port {port} closed")),
+        Kind::TimedOut | Kind::WouldBlock => (
+            Status::Offline,
+            format!(
+                "no answer from port {port} within {} s",
+                timeout.as_secs_f64()
+            ),
+        ),
+        Kind::ConnectionReset | Kind::ConnectionAborted => (
+            Status::Offline,
+            format!("port {port} broke the connection off"),
+        ),
+        Kind::HostUnreachable => (Status::Offline, "host unreachable".to_owned()),
+        Kind::NetworkUnreachable => (
+            Status::Unknown,
+            "no connection tried: this machine has no route to the network".to_owned(),
+        ),
+        Kind::NetworkDown => (
+            Status::Unknown,
+            "no connection tried: the network is down here".to_owned(),
+        ),
+        _ => (Status::Unknown, format!("no connection possible: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connection_errors_are_told_apart() {
+        for (errno, status, reason) in [
+            (111, Status::Offline, "port 4352 closed"),
+            (110, Status::Offline, "no answer from port 4352 within 2 s"),
+            (104, Status::Offline, "port 4352 broke the connection off"),
+            (113, Status::Offline, "host unreachable"),
+            (
+                101,
+                Status::Unknown,
+                "no connection tried: this machine has no route to the network",
+            ),
+            (
+                100,
+                Status::Unknown,
+                "no connection tried: the network is down here",
+            ),
+            (
+                24,
+                Status::Unknown,
+                "no connection possible: Too many open files (os error 24)",
+            ),
+        ] {
+            let error = io::Error::from_raw_os_error(errno);
+            let (found, text) = unreached(&error, 4352, Duration::from_secs(2));
+            assert_eq!((found, text.as_str()), (status, reason));
+        }
+    }
+}
