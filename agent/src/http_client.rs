@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use av_proto::secret::Secret;
 use av_proto::text::excerpt;
+use jiff::Timestamp;
 use ureq::Agent;
 
 /// The most that an exchange may take, from name look-up to the last byte.
@@ -21,6 +22,8 @@ pub struct Answer {
     /// The backend asks for the token to be renewed
     /// (`X-Token-Renewal: requested`).
     pub renew_token: bool,
+    /// The backend's clock (`Date`, RFC 9110 section 6.6.1), where it says.
+    pub date: Option<Timestamp>,
 }
 
 /// Why there is no answer.
@@ -109,10 +112,16 @@ fn answer(
         .headers()
         .get("X-Token-Renewal")
         .is_some_and(|value| value == "requested");
+    let date = response
+        .headers()
+        .get("Date")
+        .and_then(|value| jiff::fmt::rfc2822::parse(value.to_str().ok()?).ok())
+        .map(|date| date.timestamp());
     Ok(Answer {
         status: response.status().as_u16(),
         body,
         renew_token,
+        date,
     })
 }
 

@@ -3,12 +3,14 @@
 //!
 //! | module | command |
 //! |---|---|
+//! | [`check`] | says whether the agent can work here, and what to do |
 //! | [`probe`] | probes one device once, with the wire shown |
 //! | [`status`] | shows what the running agent knows |
 //! | [`sweep`] | probes every device of a configuration file once |
 //! | [`table`] | columns for a terminal |
 //! | [`output`] | what goes to the terminal, coloured or not |
 
+pub mod check;
 pub mod output;
 pub mod probe;
 pub mod status;
@@ -52,6 +54,11 @@ pub type Outcome = Result<Exit, Box<dyn std::error::Error>>;
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Say whether the agent can work here, and what to do where it cannot.
+    ///
+    /// Nothing is changed. The exit code is 1 where something must be put
+    /// right.
+    Check(check::Arguments),
     /// Probe one device once.
     ///
     /// The exit code is 0 for online, 1 for offline, 2 for unknown or where
@@ -75,10 +82,11 @@ impl Command {
     /// Begins the log. A command's answer is its output, so only what is
     /// wrong is logged where `RUST_LOG` says nothing else.
     pub fn start_log(&self) {
-        let filter = if self.shows_wire() {
-            "warn,wire=trace"
-        } else {
-            "warn"
+        let filter = match self {
+            // What is wrong stands in its lines.
+            Self::Check(_) => "off",
+            _ if self.shows_wire() => "warn,wire=trace",
+            _ => "warn",
         };
         let began = Instant::now();
         env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(filter))
@@ -97,6 +105,7 @@ impl Command {
     #[must_use]
     pub fn run(self) -> Exit {
         let outcome = match self {
+            Self::Check(arguments) => check::run(&arguments),
             Self::Probe(arguments) => probe::run(&arguments),
             Self::Status(arguments) => status::run(&arguments),
             Self::Sweep(arguments) => sweep::run(&arguments),

@@ -14,7 +14,7 @@ use av_proto::secret::Secret;
 use jiff::Timestamp;
 
 pub use backend_url::BackendUrl;
-pub use file::{FileError, parse_site};
+pub use file::{FileError, parse, parse_site};
 pub use store::{ConfigStore, LoadError, Loaded};
 
 /// What the agent runs: who it is and what it watches.

@@ -132,6 +132,7 @@ mod tests {
                 status,
                 body: body.as_bytes().to_vec(),
                 renew_token: false,
+                date: None,
             };
             assert_eq!(judge(&answer), outcome, "{status} {body}");
         }

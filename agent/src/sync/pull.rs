@@ -165,6 +165,7 @@ mod tests {
                 status: *status,
                 body: body.as_bytes().to_vec(),
                 renew_token: false,
+                date: None,
             };
             let said = match read(&answer, *stored) {
                 Ok(Pulled::Document(_)) => "document".to_owned(),

@@ -1,0 +1,284 @@
+//! `av-agent check`: whether the agent can work here, and what to do where it
+//! cannot.
+//!
+//! It changes nothing: files are tried with one of its own that it takes away
+//! again, and what the backend answers is not applied.
+//!
+//! | module | what it looks at |
+//! |---|---|
+//! | `files` | permissions, folders, space |
+//! | `network` | ping, ports, name, backend, clock |
+
+mod files;
+mod network;
+
+use std::fs;
+use std::path::PathBuf;
+
+use av_proto::config::SiteConfig;
+use av_proto::text::one_line;
+use serde::Serialize;
+
+use super::output::{self, BAD, DOUBTFUL, FAINT, GOOD};
+use super::{Exit, Outcome};
+use crate::config::{Identity, parse};
+use crate::driver::Drivers;
+use crate::settings::Settings;
+use crate::supervisor::Health;
+
+/// What `av-agent check` is told.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The configuration file; AGENT_CONFIG and the agent's other variables
+    /// say the rest.
+    #[arg(value_name = "CONFIG.json")]
+    config: Option<PathBuf>,
+    /// Leave out what needs the backend.
+    #[arg(long)]
+    offline: bool,
+    /// Print one JSON document.
+    #[arg(long)]
+    json: bool,
+}
+
+/// How something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Level {
+    Good,
+    /// It works, and somebody should know.
+    Doubtful,
+    /// The agent, or a part of it, does not work like this.
+    Bad,
+}
+
+/// One line of the answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Line {
+    level: Level,
+    /// What was looked at.
+    about: &'static str,
+    /// How it is.
+    found: String,
+    /// What to do.
+    advice: Option<String>,
+}
+
+impl Line {
+    fn new(level: Level, about: &'static str, found: impl Into<String>) -> Self {
+        Self {
+            level,
+            about,
+            found: found.into(),
+            advice: None,
+        }
+    }
+
+    pub(super) fn good(about: &'static str, found: impl Into<String>) -> Self {
+        Self::new(Level::Good, about, found)
+    }
+
+    pub(super) fn doubtful(about: &'static str, found: impl Into<String>) -> Self {
+        Self::new(Level::Doubtful, about, found)
+    }
+
+    pub(super) fn bad(about: &'static str, found: impl Into<String>) -> Self {
+        Self::new(Level::Bad, about, found)
+    }
+
+    /// The same with what to do about it.
+    pub(super) fn advise(mut self, advice: impl Into<String>) -> Self {
+        self.advice = Some(advice.into());
+        self
+    }
+}
+
+/// Looks at everything and prints what it found.
+///
+/// # Errors
+/// When the output cannot be written.
+pub fn run(arguments: &Arguments) -> Outcome {
+    let lines = check(arguments);
+    let worst = |level| lines.iter().any(|line| line.level == level);
+    if arguments.json {
+        output::print_json(&lines)?;
+    } else {
+        output::print(&text(&lines))?;
+    }
+    Ok(if worst(Level::Bad) {
+        Exit::Bad
+    } else {
+        Exit::Good
+    })
+}
+
+fn text(lines: &[Line]) -> String {
+    let about = lines.iter().map(|line| line.about.len()).max();
+    let about = about.unwrap_or_default();
+    let mut text = String::new();
+    for line in lines {
+        let (mark, style) = match line.level {
+            Level::Good => ('✓', GOOD),
+            Level::Doubtful => ('⚠', DOUBTFUL),
+            Level::Bad => ('✗', BAD),
+        };
+        text += &format!(
+            "{style}{mark}{style:#} {:about$}  {}\n",
+            line.about,
+            one_line(&line.found)
+        );
+        for advice in line.advice.iter().flat_map(|advice| advice.lines()) {
+            text += &format!("  {:about$}  {FAINT}→{FAINT:#} {}\n", "", one_line(advice));
+        }
+    }
+    let count = |level| lines.iter().filter(|line| line.level == level).count();
+    text += &match (count(Level::Bad), count(Level::Doubtful)) {
+        (0, 0) => format!("{GOOD}everything is in order{GOOD:#}\n"),
+        (0, doubtful) => format!("{DOUBTFUL}works; {doubtful} to look at{DOUBTFUL:#}\n"),
+        (bad, doubtful) => format!("{BAD}{bad} to put right{BAD:#}, {doubtful} to look at\n"),
+    };
+    text
+}
+
+fn check(arguments: &Arguments) -> Vec<Line> {
+    let mut settings = match Settings::from_env() {
+        Ok(settings) => settings,
+        Err(error) => {
+            return vec![
+                Line::bad("environment", error.to_string())
+                    .advise("put the variable right (/etc/av-monitoring/agent.env) or unset it"),
+            ];
+        }
+    };
+    if let Some(path) = &arguments.config {
+        if std::env::var_os("AV_STATE_DIR").is_none() {
+            settings.state_dir = path.with_file_name("state");
+        }
+        settings.config_path.clone_from(path);
+    }
+    let mut lines = Vec::new();
+    let active = configuration(&settings, &mut lines);
+    files::check(&settings, &mut lines);
+    let site = active.as_ref().map(|(_, site)| site);
+    network::ping(site, &mut lines);
+    network::page(&settings, &mut lines);
+    match &active {
+        Some((identity, site)) => {
+            zone(site, &mut lines);
+            if arguments.offline {
+                network::clock(None, &mut lines);
+            } else {
+                network::backend(identity, &mut lines);
+            }
+        }
+        None => network::clock(None, &mut lines),
+    }
+    lines
+}
+
+/// The configuration, and each device in it.
+fn configuration(settings: &Settings, lines: &mut Vec<Line>) -> Option<(Identity, SiteConfig)> {
+    const ABOUT: &str = "configuration";
+    let path = settings.config_path.display();
+    let content = match fs::read(&settings.config_path) {
+        Ok(content) => content,
+        Err(error) => {
+            lines.push(Line::bad(ABOUT, format!("{path}: {error}")).advise(format!(
+                "write {path} with at least site_name, site_token and backend_url, or say \
+                     where it is: AGENT_CONFIG"
+            )));
+            return None;
+        }
+    };
+    match parse(&content) {
+        Ok((identity, site)) => {
+            lines.push(Line::good(
+                ABOUT,
+                format!("{path}: {}, {} devices", site.site_name, site.devices.len()),
+            ));
+            devices(&site, lines);
+            Some((identity, site))
+        }
+        Err(error) => {
+            for error in error.0 {
+                lines.push(Line::bad(ABOUT, format!("{path}: {error}")).advise(
+                    "put the field right; the agent would start with the backup beside it, where \
+                     there is one",
+                ));
+            }
+            None
+        }
+    }
+}
+
+fn devices(site: &SiteConfig, lines: &mut Vec<Line>) {
+    const ABOUT: &str = "devices";
+    for rejected in &site.rejected {
+        let who = match (&rejected.name, &rejected.ip) {
+            (Some(name), Some(ip)) => format!("{name} ({ip})"),
+            (Some(text), None) | (None, Some(text)) => text.clone(),
+            (None, None) => format!("devices[{}]", rejected.index),
+        };
+        for error in &rejected.errors {
+            lines.push(
+                Line::bad(ABOUT, format!("{who}: {error}"))
+                    .advise("put it right in the backend: until then it is not watched"),
+            );
+        }
+    }
+    for warning in &site.warnings {
+        lines.push(Line::doubtful(ABOUT, warning.to_string()));
+    }
+    let drivers = Drivers::start(&Health::default());
+    for device in &site.devices {
+        let name = device.settings.name();
+        if drivers.names().all(|known| known != name) {
+            lines.push(
+                Line::bad(
+                    ABOUT,
+                    format!("{} ({}): no driver {name:?}", device.name, device.ip_text),
+                )
+                .advise(format!(
+                    "this agent ({}) has {}: install a newer one, or choose one of these",
+                    crate::VERSION,
+                    drivers.names().collect::<Vec<_>>().join(", ")
+                )),
+            );
+        }
+    }
+}
+
+fn zone(site: &SiteConfig, lines: &mut Vec<Line>) {
+    const ABOUT: &str = "time zone";
+    let there = jiff::Timestamp::now().to_zoned_datetime(site.timezone.clone());
+    let name = site.timezone.iana_name().unwrap_or("UTC");
+    if av_proto::schedule::zone("Europe/Paris").is_none() {
+        lines.push(Line::bad(ABOUT, "no time zone data").advise("apt install tzdata"));
+    } else {
+        lines.push(Line::good(
+            ABOUT,
+            format!("{name}: it is {} there", there.strftime("%a %H:%M")),
+        ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_have_a_mark_and_say_what_to_do() {
+        let lines = [
+            Line::good("state", "fine"),
+            Line::bad("configuration", "broken\nfile").advise("one\ntwo"),
+        ];
+        assert_eq!(
+            anstream::adapter::strip_str(&text(&lines)).to_string(),
+            "✓ state          fine\n\
+             ✗ configuration  broken\u{fffd}file\n  \
+             \u{20}              → one\n  \
+             \u{20}              → two\n\
+             1 to put right, 0 to look at\n"
+        );
+    }
+}
