@@ -1,6 +1,7 @@
 //! The whole agent, put together.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,14 +10,15 @@ use crossbeam_channel::{Receiver, bounded, select};
 use jiff::Timestamp;
 
 use crate::collector::Collector;
-use crate::config::{ConfigStore, LoadError};
+use crate::config::{ConfigHandle, ConfigStore, LoadError};
 use crate::driver::{Drivers, ProbeNow};
 use crate::http_client::HttpClient;
 use crate::page::{self, Page, Sources};
+use crate::pjlink::notices::Notices;
 use crate::report::{Limits, Reporter};
 use crate::settings::Settings;
 use crate::snapshot::Snapshots;
-use crate::supervisor::{Health, Supervisor};
+use crate::supervisor::{Health, Stop, Supervisor};
 use crate::sync::{Sync, SyncState};
 
 /// How long the threads have to end.
@@ -95,6 +97,9 @@ pub fn run(settings: &Settings, terminate: &Receiver<()>) -> Result<(), RunError
         config_changed,
         stop: stop.clone(),
     };
+    let notices = settings
+        .pjlink_notices
+        .and_then(|address| listen(address, &handle, &probe_now, &stop));
     let drivers = Arc::new(Drivers::start_with(&health, probe_now));
     let mut collector = Collector {
         handle: Arc::clone(&handle),
@@ -138,6 +143,11 @@ pub fn run(settings: &Settings, terminate: &Receiver<()>) -> Result<(), RunError
         .and_then(|()| supervisor.spawn("collector", move || collector.run()))
         .and_then(|()| supervisor.spawn("sync", move || sync.run()))
         .map_err(RunError::Thread)?;
+    if let Some(mut notices) = notices {
+        supervisor
+            .spawn("notices", move || notices.run())
+            .map_err(RunError::Thread)?;
+    }
     for _ in 0..PAGE_THREADS {
         let mut page = page.clone();
         supervisor
@@ -157,4 +167,24 @@ pub fn run(settings: &Settings, terminate: &Receiver<()>) -> Result<(), RunError
         log::warn!("⚠️ Not every thread ended in time");
     }
     outcome
+}
+
+/// Listens for notices of projectors. Where that cannot be, the site is watched
+/// without them.
+fn listen(
+    address: SocketAddr,
+    handle: &ConfigHandle,
+    probe_now: &ProbeNow,
+    stop: &Stop,
+) -> Option<Notices> {
+    match Notices::listen(address, Arc::clone(handle), probe_now.clone(), stop.clone()) {
+        Ok(notices) => {
+            log::info!("📣 Notices of projectors are heard on {address}");
+            Some(notices)
+        }
+        Err(error) => {
+            log::error!("❌ AV_PJLINK_NOTICES: {address}: {error}; no notices are heard");
+            None
+        }
+    }
 }

@@ -21,6 +21,9 @@ pub struct Settings {
     pub first_sync: Duration,
     /// `AV_PAGE_LISTEN`: where the status page listens.
     pub page_listen: SocketAddr,
+    /// `AV_PJLINK_NOTICES`: where notices of projectors are heard, by the
+    /// standard port 4352; by default they are not.
+    pub pjlink_notices: Option<SocketAddr>,
     /// `AV_SPOOL_MAX_MB`: what unsent reports may take on disk, in MiB.
     pub spool_max_bytes: u64,
     /// `AV_SPOOL_MAX_DAYS`: how long unsent reports are kept.
@@ -57,19 +60,26 @@ impl Settings {
             Some(dir) => dir.into(),
             None => config_path.with_file_name("state"),
         };
+        let address = |name: &str, text: &str, example: &str| {
+            text.trim().parse::<SocketAddr>().map_err(|_| {
+                FieldError::new(
+                    name,
+                    format!("{text:?} is not an address and port such as {example}"),
+                )
+            })
+        };
         let listen = lookup("AV_PAGE_LISTEN").unwrap_or_else(|| "0.0.0.0:8080".to_owned());
-        let page_listen = listen.trim().parse().map_err(|_| {
-            FieldError::new(
-                "AV_PAGE_LISTEN",
-                format!("{listen:?} is not an address and port such as 0.0.0.0:8080"),
-            )
-        })?;
+        let page_listen = address("AV_PAGE_LISTEN", &listen, "0.0.0.0:8080")?;
+        let pjlink_notices = lookup("AV_PJLINK_NOTICES")
+            .map(|text| address("AV_PJLINK_NOTICES", &text, "0.0.0.0:4352"))
+            .transpose()?;
         Ok(Self {
             config_path,
             state_dir,
             sync_interval_min: number("CONFIG_SYNC_INTERVAL_MIN", 5.0, 0.01, 1440.0)?,
             first_sync: Duration::from_secs_f64(number("AV_FIRST_SYNC_S", 10.0, 0.0, 3600.0)?),
             page_listen,
+            pjlink_notices,
             spool_max_bytes: (number("AV_SPOOL_MAX_MB", 256.0, 1.0, 65_536.0)? * 1_048_576.0)
                 as u64,
             spool_max_age: Duration::from_secs_f64(
@@ -110,6 +120,7 @@ mod tests {
         assert_eq!(settings.sync_interval(), Duration::from_secs(300));
         assert_eq!(settings.first_sync, Duration::from_secs(10));
         assert_eq!(settings.page_listen.to_string(), "0.0.0.0:8080");
+        assert_eq!(settings.pjlink_notices, None);
     }
 
     #[test]
@@ -130,6 +141,10 @@ mod tests {
             (
                 ("AV_PAGE_LISTEN", "8080"),
                 "AV_PAGE_LISTEN: \"8080\" is not an address and port such as 0.0.0.0:8080",
+            ),
+            (
+                ("AV_PJLINK_NOTICES", "on"),
+                "AV_PJLINK_NOTICES: \"on\" is not an address and port such as 0.0.0.0:4352",
             ),
         ] {
             assert_eq!(settings(&[variable]).unwrap_err(), said);

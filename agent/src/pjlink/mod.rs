@@ -9,12 +9,18 @@
 //! | `talk` | what is said to a projector, and when |
 //! | `admission` | how often a refused password is tried |
 //! | `reading` | what was learnt, and how it is told |
+//! | [`udp`] | what class 2 says over UDP |
+//! | [`notices`] | the thread that hears it |
+//! | [`search`] | which projectors a network has |
 
 mod admission;
 pub mod lines;
+pub mod notices;
 pub mod protocol;
 mod reading;
+pub mod search;
 mod talk;
+pub mod udp;
 pub mod value;
 
 use std::net::SocketAddr;

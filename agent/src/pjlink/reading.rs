@@ -130,7 +130,7 @@ impl Reading {
             .with("pjlink_port", settings.port)
             .with("pjlink_auth", self.auth)
             .with("pjlink_power", self.power.map(Power::digit))
-            .with("pjlink_power_label", self.power.map(label))
+            .with("pjlink_power_label", self.power.map(Power::label))
             .with("pjlink_lamps", self.lamps.map(lamps_json))
             .with("pjlink_errors", self.errors.map(errors_json))
             .with("pjlink_input", self.input)
@@ -184,7 +184,7 @@ impl Reading {
         if let Some(power) = self.power {
             parts.push(match power {
                 Power::Off => "standby".to_owned(),
-                other => label(other).to_owned(),
+                other => other.label().to_owned(),
             });
         }
         let ailing: Vec<String> = self
@@ -192,7 +192,7 @@ impl Reading {
             .iter()
             .flat_map(|errors| PARTS.iter().zip(errors))
             .filter(|(_, health)| **health != Health::Ok)
-            .map(|(part, health)| format!("{part} {}", word(*health)))
+            .map(|(part, health)| format!("{part} {}", health.word()))
             .collect();
         match &self.lamps {
             _ if !ailing.is_empty() => parts.extend(ailing),
@@ -233,23 +233,6 @@ fn models(value: &str) -> Option<Vec<String>> {
     (!models.is_empty()).then_some(models)
 }
 
-fn label(power: Power) -> &'static str {
-    match power {
-        Power::Off => "off",
-        Power::On => "on",
-        Power::Cooling => "cooling",
-        Power::WarmUp => "warm-up",
-    }
-}
-
-fn word(health: Health) -> &'static str {
-    match health {
-        Health::Ok => "ok",
-        Health::Warning => "warning",
-        Health::Error => "error",
-    }
-}
-
 fn lamps_json(lamps: Vec<Lamp>) -> Value {
     lamps
         .iter()
@@ -261,7 +244,7 @@ fn errors_json(errors: Errors) -> Value {
     let parts: Map<String, Value> = PARTS
         .iter()
         .zip(errors)
-        .map(|(part, health)| ((*part).to_owned(), word(health).into()))
+        .map(|(part, health)| ((*part).to_owned(), health.word().into()))
         .collect();
     Value::Object(parts)
 }

@@ -83,6 +83,17 @@ impl Power {
         }
     }
 
+    /// For a person, and `pjlink_power_label`.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::On => "on",
+            Self::Cooling => "cooling",
+            Self::WarmUp => "warm-up",
+        }
+    }
+
     /// Reads `POWR`'s value.
     #[must_use]
     pub fn parse(value: &str) -> Option<Self> {
@@ -104,6 +115,16 @@ impl Health {
             Self::Ok => '0',
             Self::Warning => '1',
             Self::Error => '2',
+        }
+    }
+
+    /// For a person, and `pjlink_errors`.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warning => "warning",
+            Self::Error => "error",
         }
     }
 

@@ -4,12 +4,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use av_proto_tests::pjlink_sim::{Config, ErrorStatus, Faults, Power, Projector, State, Timing};
+use av_proto_tests::pjlink_sim::{
+    Class2, Config, ErrorStatus, Faults, Power, Projector, State, Timing,
+};
 use clap::Parser;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-/// Simulates projectors that speak PJLink class 1 over TCP, until Ctrl-C.
+/// Simulates projectors that speak PJLink, until Ctrl-C.
 #[derive(Debug, Parser)]
 #[command(name = "pjlink-sim", version)]
 struct Arguments {
@@ -50,6 +52,12 @@ struct Arguments {
     /// Answers ERR3 to questions about lamps and input in standby
     #[arg(long)]
     sleeps_in_standby: bool,
+    /// Class 2: more commands, searches and notices over UDP
+    #[arg(long)]
+    class2: bool,
+    /// Where a projector of class 2 sends its notices
+    #[arg(long, value_name = "ADDRESS:PORT", requires = "class2")]
+    notify: Option<SocketAddr>,
     /// Seconds from standby to on
     #[arg(long, default_value_t = 5, value_name = "SECONDS")]
     warm_up: u64,
@@ -119,6 +127,7 @@ fn config(arguments: &Arguments, index: u32) -> Result<Config, String> {
         cool_down: Duration::from_secs(arguments.cool_down),
     };
     config.faults = faults;
+    config.notify = arguments.notify;
     config.state = State {
         power: arguments.power,
         input: arguments.input.clone(),
@@ -131,9 +140,20 @@ fn config(arguments: &Arguments, index: u32) -> Result<Config, String> {
         manufacturer: arguments.manufacturer.clone(),
         product: arguments.product.clone(),
         sleeps_in_standby: arguments.sleeps_in_standby,
+        class2: arguments.class2.then(|| class2(index)),
         ..State::default()
     };
     Ok(config)
+}
+
+/// Each its own serial number and MAC address.
+fn class2(index: u32) -> Class2 {
+    let [a, b, c, d] = (index + 1).to_be_bytes();
+    Class2 {
+        serial: format!("SIM-{:04}", index + 1),
+        mac: [0x02, 0, a, b, c, d],
+        ..Class2::default()
+    }
 }
 
 /// The address of the projector with that index: one address each, all on

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::state::{Machine, Power};
+use super::state::{Machine, Power, State};
 
 /// The longest line of a client: a digest, a header of 7 bytes with its
 /// separator and 128 of parameter (sections 2.1 and 5.1), without the
@@ -61,12 +61,14 @@ pub fn answer(
     now: Instant,
 ) -> String {
     let body = command.body.to_ascii_uppercase();
-    let result = if command.class != '1' {
-        UNDEFINED.to_owned()
-    } else if let Some(text) = forced.get(&body) {
-        text.clone()
-    } else {
-        obey(&body, command.parameter, machine, now)
+    let class2 = machine.state(now).class2.is_some();
+    let result = match command.class {
+        '1' | '2' if command.class == '1' || class2 => match forced.get(&body) {
+            Some(text) => text.clone(),
+            None if command.class == '2' => obey_class2(&body, command.parameter, machine, now),
+            None => obey(&body, command.parameter, machine, now),
+        },
+        _ => UNDEFINED.to_owned(),
     };
     format!("{}={result}", command.head)
 }
@@ -113,7 +115,9 @@ fn obey(body: &str, parameter: &str, machine: &mut Machine, now: Instant) -> Str
         ("INF1", "?") => return state.manufacturer.clone(),
         ("INF2", "?") => return state.product.clone(),
         ("INFO", "?") => return state.other.clone(),
-        ("CLSS", "?") => return "1".to_owned(),
+        ("CLSS", "?") => {
+            return if state.class2.is_some() { "2" } else { "1" }.to_owned();
+        }
         (
             "POWR" | "INPT" | "AVMT" | "LAMP" | "ERST" | "INST" | "NAME" | "INF1" | "INF2" | "INFO"
             | "CLSS",
@@ -122,6 +126,52 @@ fn obey(body: &str, parameter: &str, machine: &mut Machine, now: Instant) -> Str
         _ => return UNDEFINED.to_owned(),
     };
     if set { "OK" } else { UNAVAILABLE }.to_owned()
+}
+
+/// The commands that have the header of class 2. INPT and INST are there in
+/// both: class 2 has more inputs.
+fn obey_class2(body: &str, parameter: &str, machine: &mut Machine, now: Instant) -> String {
+    if matches!(body, "INPT" | "INST") {
+        return obey(body, parameter, machine, now);
+    }
+    let state = machine.state(now);
+    let awake = state.power != Power::Standby;
+    let State { class2, inputs, .. } = state;
+    let Some(class2) = class2 else {
+        return UNDEFINED.to_owned();
+    };
+    let result = match (body, parameter) {
+        ("SNUM", "?") => &class2.serial,
+        ("SVER", "?") => &class2.version,
+        ("RRES", "?") => &class2.recommended,
+        ("RLMP", "?") => &class2.lamp_models,
+        ("RFIL", "?") => &class2.filter_models,
+        ("FILT", "?") => match class2.filter_hours {
+            Some(hours) => return hours.to_string(),
+            None => UNDEFINED,
+        },
+        ("IRES" | "FREZ", "?") if !awake => UNAVAILABLE,
+        ("IRES", "?") => &class2.resolution,
+        ("FREZ", "?") => return u8::from(class2.frozen).to_string(),
+        ("FREZ", "0" | "1") if awake => {
+            class2.frozen = parameter == "1";
+            "OK"
+        }
+        ("SVOL" | "MVOL", "0" | "1") if awake => "OK",
+        ("FREZ" | "SVOL" | "MVOL", "0" | "1") => UNAVAILABLE,
+        ("INNM", _) => match parameter.strip_prefix('?') {
+            Some(input) if inputs.iter().any(|known| known == input) => {
+                return format!("Entrée {input}");
+            }
+            _ => OUT_OF_PARAMETER,
+        },
+        (
+            "SNUM" | "SVER" | "RRES" | "RLMP" | "RFIL" | "FILT" | "IRES" | "FREZ" | "SVOL" | "MVOL",
+            _,
+        ) => OUT_OF_PARAMETER,
+        _ => UNDEFINED,
+    };
+    result.to_owned()
 }
 
 /// The mute status after an instruction (sections 4.5 and 4.6): the first
@@ -149,7 +199,7 @@ fn muted(before: &str, instruction: &str) -> &'static str {
 mod tests {
     use std::time::Duration;
 
-    use super::super::state::{ErrorStatus, Level, State, Timing};
+    use super::super::state::{Class2, ErrorStatus, Level, State, Timing};
     use super::*;
 
     fn machine(change: impl FnOnce(&mut State)) -> Machine {
@@ -265,6 +315,58 @@ mod tests {
             answer(&question, &mut projector, &BTreeMap::new(), later),
             "%1POWR=0"
         );
+    }
+
+    #[test]
+    fn class_2_has_more() {
+        let mut projector = machine(|state| {
+            state.inputs.push("3A".to_owned());
+            state.class2 = Some(Class2 {
+                filter_hours: Some(321),
+                ..Class2::default()
+            });
+        });
+        for (line, expected) in [
+            ("%1CLSS ?", "%1CLSS=2"),
+            ("%1POWR ?", "%1POWR=1"),
+            ("%2POWR ?", "%2POWR=ERR1"),
+            ("%2INPT ?", "%2INPT=31"),
+            ("%2INST ?", "%2INST=11 12 21 31 32 51 3A"),
+            ("%2INNM ?3A", "%2INNM=Entrée 3A"),
+            ("%2INNM ?99", "%2INNM=ERR2"),
+            ("%2INNM ?", "%2INNM=ERR2"),
+            ("%2SNUM ?", "%2SNUM=SIM-0001"),
+            ("%2SVER ?", "%2SVER=1.00"),
+            ("%2IRES ?", "%2IRES=1920x1080"),
+            ("%2RRES ?", "%2RRES=1920x1200"),
+            ("%2FILT ?", "%2FILT=321"),
+            ("%2RLMP ?", "%2RLMP=SIM-LAMP"),
+            ("%2RFIL ?", "%2RFIL=SIM-FILTER"),
+            ("%2FREZ 1", "%2FREZ=OK"),
+            ("%2FREZ ?", "%2FREZ=1"),
+            ("%2SVOL 1", "%2SVOL=OK"),
+            ("%2SNUM 1", "%2SNUM=ERR2"),
+            ("%2XXXX ?", "%2XXXX=ERR1"),
+            ("%3POWR ?", "%3POWR=ERR1"),
+            ("%1SNUM ?", "%1SNUM=ERR1"),
+        ] {
+            check(&mut projector, line, expected);
+        }
+        projector.replace(Instant::now(), |state| {
+            state.power = Power::Standby;
+            state.class2 = Some(Class2 {
+                filter_hours: None,
+                ..Class2::default()
+            });
+        });
+        for (line, expected) in [
+            ("%2IRES ?", "%2IRES=ERR3"),
+            ("%2FREZ 1", "%2FREZ=ERR3"),
+            ("%2FILT ?", "%2FILT=ERR1"),
+            ("%2SNUM ?", "%2SNUM=SIM-0001"),
+        ] {
+            check(&mut projector, line, expected);
+        }
     }
 
     #[test]

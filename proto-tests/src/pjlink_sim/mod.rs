@@ -1,5 +1,5 @@
-//! A projector that speaks PJLink class 1 over TCP, for tests, benchmarks and
-//! the demonstration.
+//! A projector that speaks PJLink class 1 or 2, for tests, benchmarks and the
+//! demonstration.
 //!
 //! Written from the JBMIA's "PJLink Specifications" 1.04, not from the
 //! agent's driver, so that the two can disagree. Section numbers in this
@@ -12,13 +12,15 @@
 //! | [`session`] | what one connection may do: the greeting and the password |
 //! | [`fault`] | the ways in which it can misbehave |
 //! | [`server`] | sockets and threads |
+//! | [`udp`] | searches and notices of class 2 |
 
 pub mod command;
 pub mod fault;
 pub mod server;
 pub mod session;
 pub mod state;
+pub mod udp;
 
 pub use fault::{Faults, Garbage, Pieces};
 pub use server::{Config, Counters, Projector};
-pub use state::{ErrorStatus, Level, Power, State, Timing};
+pub use state::{Class2, ErrorStatus, Level, Power, State, Timing};

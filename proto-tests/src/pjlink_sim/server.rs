@@ -15,6 +15,7 @@ use super::command::{Command, LINE_MAX, answer};
 use super::fault::{Faults, Garbage};
 use super::session::{Admission, Session, WRONG_PASSWORD};
 use super::state::{Machine, State, Timing};
+use super::udp::{Responder, notices};
 
 /// PJLink lines end with a carriage return alone (section 2.1).
 const END: u8 = b'\r';
@@ -42,6 +43,8 @@ pub struct Config {
     pub idle_close: Duration,
     /// Connections served at once; one more is closed at once.
     pub max_connections: usize,
+    /// Where notices go, for a projector of class 2.
+    pub notify: Option<SocketAddr>,
     /// How it misbehaves.
     pub faults: Faults,
 }
@@ -57,6 +60,7 @@ impl Config {
             timing: Timing::default(),
             idle_close: Duration::from_secs(30),
             max_connections: 8,
+            notify: None,
             faults: Faults::default(),
         }
     }
@@ -87,6 +91,9 @@ pub struct Projector {
     /// Threads wait on the other end; closing this one stops them.
     stop: Option<Sender<()>>,
     acceptor: Option<JoinHandle<()>>,
+    /// Of a projector of class 2.
+    responder: Option<Responder>,
+    notify: Option<SocketAddr>,
 }
 
 #[derive(Debug)]
@@ -125,6 +132,11 @@ impl Projector {
     pub fn start(config: Config) -> io::Result<Self> {
         let listener = TcpListener::bind(config.listen)?;
         let addr = listener.local_addr()?;
+        let class2 = config.state.class2.clone();
+        let responder = class2
+            .as_ref()
+            .map(|class2| Responder::start(addr, class2, STACK))
+            .transpose()?;
         let shared = Arc::new(Shared {
             password: config.password,
             idle_close: config.idle_close,
@@ -150,12 +162,18 @@ impl Projector {
                 let shared = Arc::clone(&shared);
                 move || accept(listener, addr, &shared, &stopped)
             })?;
-        Ok(Self {
+        let projector = Self {
             addr,
             shared,
             stop: Some(stop),
             acceptor: Some(acceptor),
-        })
+            responder,
+            notify: config.notify,
+        };
+        if let Some(class2) = &class2 {
+            projector.tell(&format!("%2LKUP={}", class2.mac_text()));
+        }
+        Ok(projector)
     }
 
     /// Where it listens.
@@ -170,9 +188,25 @@ impl Projector {
         self.shared.lock().machine.state(Instant::now()).clone()
     }
 
-    /// Changes the state, as a person at the projector does.
+    /// Changes the state, as a person at the projector does. One of class 2
+    /// sends its notices.
     pub fn update(&self, change: impl FnOnce(&mut State)) {
-        self.shared.lock().machine.replace(Instant::now(), change);
+        let (before, after) = {
+            let mut inner = self.shared.lock();
+            let now = Instant::now();
+            let before = inner.machine.state(now).clone();
+            inner.machine.replace(now, change);
+            (before, inner.machine.state(now).clone())
+        };
+        for notice in notices(&before, &after) {
+            self.tell(&notice);
+        }
+    }
+
+    fn tell(&self, notice: &str) {
+        if let (Some(responder), Some(to)) = (&self.responder, self.notify) {
+            responder.notify(to, notice);
+        }
     }
 
     /// Changes the faults. Connections that are open keep those with which

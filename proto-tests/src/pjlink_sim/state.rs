@@ -161,6 +161,56 @@ pub struct State {
     /// Answers ERR3 to questions about lamps, input and mute in standby, as
     /// projectors do whose main board sleeps.
     pub sleeps_in_standby: bool,
+    /// What it has of class 2; `None`: it is of class 1.
+    pub class2: Option<Class2>,
+}
+
+/// What a projector of class 2 knows beyond class 1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Class2 {
+    /// `SNUM`: the serial number, at most 32 characters.
+    pub serial: String,
+    /// `SVER`: the software's version, at most 32 characters.
+    pub version: String,
+    /// `IRES`: `1920x1080`, `-` without a signal, `*` where it is not known.
+    pub resolution: String,
+    /// `RRES`: `1920x1080`.
+    pub recommended: String,
+    /// `FILT`: hours of the filter. `None`: it has none and answers ERR1.
+    pub filter_hours: Option<u32>,
+    /// `RLMP`: the models of new lamps.
+    pub lamp_models: String,
+    /// `RFIL`: the models of new filters.
+    pub filter_models: String,
+    /// `FREZ`: whether the picture is frozen.
+    pub frozen: bool,
+    /// The address of its network interface, for `ACKN` and `LKUP`.
+    pub mac: [u8; 6],
+}
+
+impl Default for Class2 {
+    fn default() -> Self {
+        Self {
+            serial: "SIM-0001".to_owned(),
+            version: "1.00".to_owned(),
+            resolution: "1920x1080".to_owned(),
+            recommended: "1920x1200".to_owned(),
+            filter_hours: Some(0),
+            lamp_models: "SIM-LAMP".to_owned(),
+            filter_models: "SIM-FILTER".to_owned(),
+            frozen: false,
+            // Locally administered: no maker's.
+            mac: [0x02, 0, 0, 0, 0, 1],
+        }
+    }
+}
+
+impl Class2 {
+    /// Its MAC address as the standard prints it.
+    #[must_use]
+    pub fn mac_text(&self) -> String {
+        self.mac.map(|byte| format!("{byte:02x}")).join(":")
+    }
 }
 
 impl Default for State {
@@ -179,6 +229,7 @@ impl Default for State {
             product: "PJ-1".to_owned(),
             other: String::new(),
             sleeps_in_standby: false,
+            class2: None,
         }
     }
 }
