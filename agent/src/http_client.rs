@@ -22,7 +22,7 @@ pub struct Answer {
     /// The backend asks for the token to be renewed
     /// (`X-Token-Renewal: requested`).
     pub renew_token: bool,
-    /// The backend's clock (`Date`, RFC 9110 section 6.6.1), where it says.
+    /// When the other side says that it answered (`Date`, RFC 9110, 6.6.1).
     pub date: Option<Timestamp>,
 }
 
@@ -115,14 +115,21 @@ fn answer(
     let date = response
         .headers()
         .get("Date")
-        .and_then(|value| jiff::fmt::rfc2822::parse(value.to_str().ok()?).ok())
-        .map(|date| date.timestamp());
+        .and_then(|value| http_date(value.to_str().ok()?));
     Ok(Answer {
+        date,
         status: response.status().as_u16(),
         body,
         renew_token,
-        date,
     })
+}
+
+/// An HTTP date, which has the form of an e-mail's: RFC 9110, 5.6.7, without
+/// the two obsolete forms.
+fn http_date(text: &str) -> Option<Timestamp> {
+    jiff::fmt::rfc2822::DateTimeParser::new()
+        .parse_timestamp(text)
+        .ok()
 }
 
 /// ureq's errors may quote the address that was asked, and it holds a secret.
@@ -145,4 +152,27 @@ fn describe(error: &ureq::Error, secret: &Secret) -> ExchangeError {
 pub fn error_of(body: &[u8]) -> Option<String> {
     let value: serde_json::Value = serde_json::from_slice(body).ok()?;
     Some(excerpt(value.get("error")?.as_str()?, 200))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_read() {
+        for (text, at) in [
+            (
+                "Tue, 24 Nov 2026 10:00:00 GMT",
+                Some("2026-11-24T10:00:00Z"),
+            ),
+            (
+                "Thu, 01 Jan 1970 00:00:00 GMT",
+                Some("1970-01-01T00:00:00Z"),
+            ),
+            ("soon", None),
+            ("", None),
+        ] {
+            assert_eq!(http_date(text), at.map(|at| at.parse().unwrap()), "{text}");
+        }
+    }
 }

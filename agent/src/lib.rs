@@ -11,11 +11,13 @@
 //! | [`report`] | `report` | keeps reports on disk and sends them in order |
 //! | [`page`] | `page` | status page, JSON and metrics, from snapshots |
 //!
-//! [`driver`] says what a driver is; [`icmp`], [`snmp`] and [`pjlink`] are some; [`supervisor`] notices a
-//! thread that panics; [`run`] puts all of it together. [`cli`] has the
-//! commands for a technician.
+//! [`clock`] knows what time it is; [`driver`] says what a driver is, and
+//! [`icmp`], [`snmp`] and [`pjlink`] are some; [`supervisor`] notices a thread
+//! that panics; [`run`] puts all of it together. [`cli`] has the commands for
+//! a technician.
 
 pub mod cli;
+pub mod clock;
 pub mod collector;
 pub mod config;
 pub mod driver;

@@ -3,13 +3,13 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, bounded, select};
-use jiff::Timestamp;
 
-use crate::collector::Collector;
+use crate::clock::{Clock, SystemSource};
+use crate::collector::{Collector, last_good_time};
 use crate::config::{ConfigHandle, ConfigStore, LoadError};
 use crate::driver::{Drivers, ProbeNow};
 use crate::http_client::HttpClient;
@@ -51,7 +51,9 @@ pub enum RunError {
 /// # Errors
 /// [`RunError`]; what was observed until then is on disk.
 pub fn run(settings: &Settings, terminate: &Receiver<()>) -> Result<(), RunError> {
-    let started_at = Timestamp::now();
+    let started = Instant::now();
+    let memory_path = settings.state_dir.join("devices.json");
+    let clock = Clock::new(Arc::new(SystemSource), last_good_time(&memory_path));
     let store = ConfigStore::new(&settings.config_path);
     let loaded = store.load()?;
     if let Some(fallback) = &loaded.fallback {
@@ -90,6 +92,7 @@ pub fn run(settings: &Settings, terminate: &Receiver<()>) -> Result<(), RunError
         handle: Arc::clone(&handle),
         snapshots: snapshots.clone(),
         client: client.clone(),
+        clock: clock.clone(),
         first_sync: settings.first_sync,
         interval: settings.sync_interval(),
         interval_min: settings.sync_interval_min,
@@ -105,7 +108,8 @@ pub fn run(settings: &Settings, terminate: &Receiver<()>) -> Result<(), RunError
         handle: Arc::clone(&handle),
         snapshots: snapshots.clone(),
         prober: Arc::<Drivers>::clone(&drivers),
-        memory_path: settings.state_dir.join("devices.json"),
+        clock: clock.clone(),
+        memory_path,
         config_changed: config_news,
         probe_now: probe_wishes,
         batches,
@@ -120,7 +124,9 @@ pub fn run(settings: &Settings, terminate: &Receiver<()>) -> Result<(), RunError
         handle: Arc::clone(&handle),
         snapshots: snapshots.clone(),
         client,
-        started_at,
+        clock: clock.clone(),
+        started,
+        sync_now: sync_now.clone(),
         batches: batches_in,
         stop: stop.clone(),
     };
@@ -131,7 +137,8 @@ pub fn run(settings: &Settings, terminate: &Receiver<()>) -> Result<(), RunError
             snapshots,
             drivers,
             health,
-            started_at,
+            clock,
+            started,
             fallback: loaded.fallback,
         },
         sync_now,

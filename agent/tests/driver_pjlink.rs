@@ -38,6 +38,7 @@ fn device(settings: PjlinkSettings) -> Device {
         device_type: "projector".to_owned(),
         driver: "pjlink".to_owned(),
         settings: DriverSettings::Pjlink(settings),
+        interval: None,
         expectations: Expectations::default(),
     }
 }

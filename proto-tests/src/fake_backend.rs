@@ -246,7 +246,11 @@ fn answer_poll(stream: &mut TcpStream, seen: &Seen, answer: ConfigAnswer) -> std
             let etag = format!("\"{}\"", site["config_hash"].as_str().unwrap_or_default());
             let header = format!("ETag: {etag}\r\n");
             if seen.header("if-none-match") == Some(&etag) {
-                return write!(stream, "HTTP/1.1 304 Not Modified\r\n{header}\r\n");
+                return write!(
+                    stream,
+                    "HTTP/1.1 304 Not Modified\r\nDate: {}\r\n{header}\r\n",
+                    date()
+                );
             }
             respond(stream, "200 OK", &header, site.to_string().as_bytes())
         }
@@ -293,10 +297,18 @@ fn respond(
 ) -> std::io::Result<()> {
     write!(
         stream,
-        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\n{headers}Content-Length: {}\r\n\r\n",
+        "HTTP/1.1 {status}\r\nDate: {}\r\nContent-Type: application/json\r\n{headers}Content-Length: {}\r\n\r\n",
+        date(),
         body.len()
     )?;
     stream.write_all(body)
+}
+
+/// Now, as HTTP has it.
+fn date() -> String {
+    jiff::Timestamp::now()
+        .strftime("%a, %d %b %Y %H:%M:%S GMT")
+        .to_string()
 }
 
 /// The body of `GET /config/...` for a site with these devices, its hash as

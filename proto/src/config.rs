@@ -8,13 +8,14 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::FieldError;
-use crate::driver::{DriverSettings, Sections};
+use crate::driver::{DriverSettings, Sections, own_interval};
 use crate::field::from_json;
 use crate::hash::{ConfigHash, HashedDevice, HashedSite};
 use crate::schedule::{RuleDocument, Schedule, zone};
@@ -253,6 +254,8 @@ pub struct Device {
     pub driver: String,
     /// How it is probed.
     pub settings: DriverSettings,
+    /// The time between its probes; `None` where it goes with the sweeps.
+    pub interval: Option<Duration>,
     /// What is expected of it.
     pub expectations: Expectations,
 }
@@ -416,13 +419,16 @@ impl Device {
                 format!("{:?} is not an IP address", document.ip),
             ));
         }
-        let settings = match document.sections() {
-            Ok(sections) => DriverSettings::parse(&document.driver, &sections)
-                .map_err(|e| errors.extend(e))
-                .ok(),
+        let (settings, interval) = match document.sections() {
+            Ok(sections) => (
+                DriverSettings::parse(&document.driver, &sections)
+                    .map_err(|e| errors.extend(e))
+                    .ok(),
+                own_interval(&sections).map_err(|e| errors.push(e)).ok(),
+            ),
             Err(error) => {
                 errors.push(error);
-                None
+                (None, None)
             }
         };
         let expectations = match &document.expectations {
@@ -433,8 +439,8 @@ impl Device {
                 })
                 .ok(),
         };
-        match (ip, settings, expectations) {
-            (Some(ip), Some(settings), Some(expectations)) => Ok(Self {
+        match (ip, settings, interval, expectations) {
+            (Some(ip), Some(settings), Some(interval), Some(expectations)) => Ok(Self {
                 ip,
                 ip_text: document.ip,
                 name: document.name,
@@ -444,6 +450,7 @@ impl Device {
                 device_type: document.device_type.unwrap_or_default(),
                 driver: document.driver,
                 settings,
+                interval,
                 expectations,
             }),
             _ => Err(errors),

@@ -57,6 +57,11 @@ pub struct ReportedDevice {
     /// When it was found; absent from older agents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_at: Option<Timestamp>,
+    /// The agent's clock was never set while this was found, and nobody can
+    /// say any more when that was: `observed_at` is absent, and the `ts` of
+    /// the metrics means nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub clock_unsynced: bool,
 }
 
 /// The agent's own state.

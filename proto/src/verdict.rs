@@ -92,6 +92,10 @@ pub struct Situation {
     pub status: Status,
     /// When it found it.
     pub now: Timestamp,
+    /// Whether `now` is known to be right: the differences between the three
+    /// times are, also where the clock is not. A schedule cannot be asked by a
+    /// clock that is not.
+    pub clock_is_true: bool,
     /// When the device was last found online, this observation included.
     pub last_ok: Option<Timestamp>,
     /// When the present run of offline observations began.
@@ -127,7 +131,11 @@ pub fn verdict(
             let offline_for = situation.offline_since.map_or(SignedDuration::ZERO, age);
             if offline_for < SignedDuration::from_secs(i64::from(alert_after)) {
                 Verdict::Unknown
-            } else if expectations.always_on || expected_on(expectations, situation.now) {
+            } else if expectations.always_on {
+                Verdict::Fault
+            } else if expectations.schedule.is_some() && !situation.clock_is_true {
+                Verdict::Unknown
+            } else if expected_on(expectations, situation.now) {
                 Verdict::Fault
             } else {
                 Verdict::ExpectedOff
@@ -217,10 +225,31 @@ mod tests {
             let situation = Situation {
                 status,
                 now,
+                clock_is_true: true,
                 last_ok: last_ok.map(ago),
                 offline_since: offline_since.map(ago),
             };
             assert_eq!(verdict(&situation, expectations, days), expected, "row {i}");
+        }
+    }
+
+    #[test]
+    fn a_schedule_is_not_asked_by_a_clock_that_is_not_set() {
+        for (expectations, expected) in [
+            (expectations(true, 300, None), Verdict::Fault),
+            (expectations(false, 300, Some(9)), Verdict::Unknown),
+            (expectations(false, 300, Some(14)), Verdict::Unknown),
+            (expectations(false, 300, None), Verdict::ExpectedOff),
+        ] {
+            let now: Timestamp = NOW.parse().unwrap();
+            let situation = Situation {
+                status: Status::Offline,
+                now,
+                clock_is_true: false,
+                last_ok: None,
+                offline_since: Some(now - SignedDuration::from_secs(400)),
+            };
+            assert_eq!(verdict(&situation, &expectations, 2), expected);
         }
     }
 

@@ -3,28 +3,71 @@
 //!
 //! On disk it is one small file, written when something changed that a
 //! restart must not forget, and otherwise once an hour: a memory card wears.
+//! Times in it are wall times, because no other outlives a restart; what was
+//! seen while the clock was not believed is marked, and counts from the next
+//! start on: an age that is too small makes neither doubt nor fault.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use av_proto::config::{Device, SiteConfig};
 use av_proto::verdict::{Situation, Status, Verdict, verdict};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::state::Observation;
+use super::state::{Moment, Observation, ago};
+use crate::clock::{Line, Trust};
 use crate::durable::write_atomic;
 use crate::finding::Finding;
 
 /// How stale a `last_ok` on disk may be: nothing beside the days until doubt.
-const SAVE_EVERY: SignedDuration = SignedDuration::from_hours(1);
+const SAVE_EVERY: Duration = Duration::from_secs(3600);
 
+/// A device's line in the file.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-struct Memory {
+struct Stored {
     last_ok: Option<Timestamp>,
     offline_since: Option<Timestamp>,
+    verdict: Option<Verdict>,
+    /// `last_ok` was stamped by a clock that nobody believed.
+    #[serde(default, skip_serializing_if = "is_false")]
+    last_ok_unsynced: bool,
+    /// The same of `offline_since`.
+    #[serde(default, skip_serializing_if = "is_false")]
+    offline_since_unsynced: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks like this")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+/// The file.
+#[derive(Debug, Serialize)]
+struct Written<'a> {
+    last_good_time: Option<Timestamp>,
+    devices: &'a BTreeMap<&'a str, Stored>,
+}
+
+/// The file as it is now, or as it was before it knew of the clock.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Document {
+    Now {
+        last_good_time: Option<Timestamp>,
+        devices: BTreeMap<String, Stored>,
+    },
+    Before(BTreeMap<String, Stored>),
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Memory {
+    last_ok: Option<Moment>,
+    offline_since: Option<Moment>,
     verdict: Option<Verdict>,
 }
 
@@ -32,43 +75,81 @@ struct Memory {
 #[derive(Debug)]
 pub(super) struct MemoryStore {
     path: PathBuf,
+    started: Instant,
+    last_good: Option<Timestamp>,
     devices: BTreeMap<String, Memory>,
     /// Something changed that a restart must not forget.
     changed: bool,
-    saved_at: Option<Timestamp>,
+    saved_at: Option<Instant>,
+    /// The file holds times that were marked, and may be true by now.
+    saved_unsynced: bool,
+}
+
+/// The newest time in the file that was known to be right; `None` where there
+/// is none or the file cannot be read.
+#[must_use]
+pub fn last_good_time(path: &Path) -> Option<Timestamp> {
+    match serde_json::from_slice(&fs::read(path).ok()?).ok()? {
+        Document::Now { last_good_time, .. } => last_good_time,
+        Document::Before(_) => None,
+    }
 }
 
 impl MemoryStore {
     /// Reads the file; one that is missing or does not parse is an empty
-    /// memory, and said.
-    pub(super) fn load(path: &Path) -> Self {
-        let devices = match fs::read(path) {
-            Ok(content) => serde_json::from_slice(&content).unwrap_or_else(|error| {
-                log::warn!(
-                    "⚠️ {}: {error}; last seen times start afresh",
-                    path.display()
-                );
-                BTreeMap::new()
-            }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
-            Err(error) => {
-                log::warn!(
-                    "⚠️ {}: {error}; last seen times start afresh",
-                    path.display()
-                );
-                BTreeMap::new()
+    /// memory, and said. `now` is when this run began.
+    pub(super) fn load(path: &Path, now: Instant) -> Self {
+        let parsed = match fs::read(path) {
+            Ok(content) => serde_json::from_slice(&content).map_err(io::Error::from),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Ok(Document::Before(BTreeMap::new()))
             }
+            Err(error) => Err(error),
         };
+        let document = parsed.unwrap_or_else(|error| {
+            log::warn!(
+                "⚠️ {}: {error}; last seen times start afresh",
+                path.display()
+            );
+            Document::Before(BTreeMap::new())
+        });
+        let (last_good, stored) = match document {
+            Document::Now {
+                last_good_time,
+                devices,
+            } => (last_good_time, devices),
+            Document::Before(devices) => (None, devices),
+        };
+        let moment = |at: Option<Timestamp>, unsynced: bool| {
+            at.map(|at| match unsynced {
+                true => Moment::Here(now),
+                false => Moment::Before(at),
+            })
+        };
+        let devices = stored
+            .into_iter()
+            .map(|(ip, stored)| {
+                let memory = Memory {
+                    last_ok: moment(stored.last_ok, stored.last_ok_unsynced),
+                    offline_since: moment(stored.offline_since, stored.offline_since_unsynced),
+                    verdict: stored.verdict,
+                };
+                (ip, memory)
+            })
+            .collect();
         Self {
             path: path.to_owned(),
+            started: now,
+            last_good,
             devices,
             changed: false,
             saved_at: None,
+            saved_unsynced: false,
         }
     }
 
     /// Forgets the devices that are no longer configured.
-    pub(super) fn retain(&mut self, devices: &[Device]) {
+    pub(super) fn retain(&mut self, devices: &[Arc<Device>]) {
         let configured: HashSet<&str> = devices.iter().map(|d| d.ip_text.as_str()).collect();
         let before = self.devices.len();
         self.devices
@@ -83,33 +164,38 @@ impl MemoryStore {
             .is_some_and(|memory| memory.offline_since.is_some())
     }
 
-    /// Takes a finding into memory and judges it.
+    /// Takes a finding of `at` into memory and judges it, ages by the clock
+    /// that does not jump.
     pub(super) fn observe(
         &mut self,
-        device: Device,
+        device: &Arc<Device>,
         finding: Finding,
-        now: Timestamp,
+        at: Instant,
+        line: &Line,
         site: &SiteConfig,
     ) -> Observation {
         let memory = self.devices.entry(device.ip_text.clone()).or_default();
         let offline_before = memory.offline_since;
         match finding.status {
             Status::Online => {
-                memory.last_ok = Some(now);
+                memory.last_ok = Some(Moment::Here(at));
                 memory.offline_since = None;
             }
             Status::Offline => {
-                memory.offline_since.get_or_insert(now);
+                memory.offline_since.get_or_insert(Moment::Here(at));
             }
             // Nothing was learned of the device.
             Status::Unknown => {}
         }
+        let now = line.wall(at);
+        let age = |moment: Moment| moment.age(at, self.started, line);
         let verdict = verdict(
             &Situation {
                 status: finding.status,
                 now,
-                last_ok: memory.last_ok,
-                offline_since: memory.offline_since,
+                clock_is_true: line.trust.is_true(),
+                last_ok: memory.last_ok.map(|moment| ago(now, age(moment))),
+                offline_since: memory.offline_since.map(|moment| ago(now, age(moment))),
             },
             &device.expectations,
             site.doubt_after_days,
@@ -117,14 +203,25 @@ impl MemoryStore {
         let verdict_changed = memory.verdict != Some(verdict);
         memory.verdict = Some(verdict);
         self.changed |= verdict_changed || memory.offline_since != offline_before;
+        let undecided = finding.status == Status::Offline && verdict == Verdict::Unknown;
+        let decides_in = memory.offline_since.filter(|_| undecided).map(|since| {
+            let alert_after = Duration::from_secs(device.expectations.alert_after_s.into());
+            let offline_for = Duration::try_from(age(since)).unwrap_or_default();
+            match alert_after.checked_sub(offline_for) {
+                Some(left) if !left.is_zero() => left,
+                // Not time is missing but a clock that is believed.
+                _ => Duration::MAX,
+            }
+        });
         Observation {
-            device,
+            device: Arc::clone(device),
             finding,
-            observed_at: now,
+            at,
             verdict,
             verdict_changed,
-            last_ok_at: memory.last_ok,
+            last_ok: memory.last_ok,
             offline_since: memory.offline_since,
+            decides_in,
         }
     }
 
@@ -132,127 +229,47 @@ impl MemoryStore {
     ///
     /// # Errors
     /// When it cannot be written; it is then due again.
-    pub(super) fn save(&mut self) -> io::Result<()> {
-        let now = Timestamp::now();
+    pub(super) fn save(&mut self, now: Instant, line: &Line) -> io::Result<()> {
         let stale = self
             .saved_at
-            .is_none_or(|saved| now.duration_since(saved).abs() >= SAVE_EVERY);
-        if !self.changed && !stale {
+            .is_none_or(|saved| now.duration_since(saved) >= SAVE_EVERY);
+        let is_true = line.trust.is_true();
+        let better = self.saved_unsynced && is_true;
+        if !self.changed && !stale && !better {
             return Ok(());
         }
         if let Some(parent) = self.path.parent() {
             fs::create_dir_all(parent)?;
         }
-        write_atomic(&self.path, &serde_json::to_vec(&self.devices)?)?;
+        if matches!(line.trust, Trust::Known | Trust::Backend) {
+            self.last_good = Some(line.wall(now));
+        }
+        let unsynced = |moment: Option<Moment>| matches!(moment, Some(Moment::Here(_))) && !is_true;
+        let devices: BTreeMap<&str, Stored> = self
+            .devices
+            .iter()
+            .map(|(ip, memory)| {
+                let stored = Stored {
+                    last_ok: memory.last_ok.map(|moment| moment.wall(line)),
+                    offline_since: memory.offline_since.map(|moment| moment.wall(line)),
+                    verdict: memory.verdict,
+                    last_ok_unsynced: unsynced(memory.last_ok),
+                    offline_since_unsynced: unsynced(memory.offline_since),
+                };
+                (ip.as_str(), stored)
+            })
+            .collect();
+        let written = Written {
+            last_good_time: self.last_good,
+            devices: &devices,
+        };
+        write_atomic(&self.path, &serde_json::to_vec(&written)?)?;
         self.changed = false;
         self.saved_at = Some(now);
+        self.saved_unsynced = !is_true;
         Ok(())
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use av_proto::config::SiteParts;
-
-    fn site(devices: &str) -> SiteConfig {
-        let parts = SiteParts {
-            site_name: "S",
-            doubt_after_days: Some(2),
-            ..SiteParts::default()
-        };
-        SiteConfig::validate(&parts, &serde_json::from_str::<Vec<_>>(devices).unwrap()).unwrap()
-    }
-
-    fn always_on() -> SiteConfig {
-        site(
-            r#"[{"ip":"10.0.0.1","name":"P","driver":"ping",
-                 "expectations":{"always_on":true,"alert_after_s":300}}]"#,
-        )
-    }
-
-    fn observe(
-        memory: &mut MemoryStore,
-        site: &SiteConfig,
-        status: Status,
-        second: i64,
-    ) -> Observation {
-        let at = Timestamp::from_second(1_800_000_000 + second).unwrap();
-        memory.observe(site.devices[0].clone(), Finding::new(status), at, site)
-    }
-
-    #[test]
-    fn verdicts_follow_the_run_of_observations() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut memory = MemoryStore::load(&dir.path().join("devices.json"));
-        let site = always_on();
-        for (second, status, verdict, changed) in [
-            (0, Status::Online, Verdict::Ok, true),
-            (60, Status::Offline, Verdict::Unknown, true),
-            (120, Status::Unknown, Verdict::Unknown, false),
-            (359, Status::Offline, Verdict::Unknown, false),
-            (360, Status::Offline, Verdict::Fault, true),
-            (420, Status::Online, Verdict::Ok, true),
-            (480, Status::Offline, Verdict::Unknown, true),
-            (420 + 2 * 86_400, Status::Offline, Verdict::Doubt, true),
-            (421 + 2 * 86_400, Status::Online, Verdict::Ok, true),
-        ] {
-            let observation = observe(&mut memory, &site, status, second);
-            assert_eq!(observation.verdict, verdict, "at {second}");
-            assert_eq!(observation.verdict_changed, changed, "at {second}");
-        }
-    }
-
-    #[test]
-    fn last_ok_and_offline_since_survive_a_restart() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("state/devices.json");
-        let site = always_on();
-        let mut memory = MemoryStore::load(&path);
-        observe(&mut memory, &site, Status::Online, 0);
-        observe(&mut memory, &site, Status::Offline, 60);
-        memory.save().unwrap();
-
-        let mut memory = MemoryStore::load(&path);
-        assert!(memory.is_offline(&site.devices[0]));
-        let observation = observe(&mut memory, &site, Status::Offline, 360);
-        assert_eq!(observation.verdict, Verdict::Fault);
-        assert_eq!(
-            observation.last_ok_at,
-            Timestamp::from_second(1_800_000_000).ok()
-        );
-        assert_eq!(
-            observation.offline_since,
-            Timestamp::from_second(1_800_000_060).ok()
-        );
-    }
-
-    #[test]
-    fn the_file_is_written_on_change_and_not_at_every_sweep() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("devices.json");
-        let site = always_on();
-        let mut memory = MemoryStore::load(&path);
-        observe(&mut memory, &site, Status::Online, 0);
-        memory.save().unwrap();
-        fs::remove_file(&path).unwrap();
-        observe(&mut memory, &site, Status::Online, 300);
-        memory.save().unwrap();
-        assert!(!path.exists(), "nothing changed");
-        observe(&mut memory, &site, Status::Offline, 600);
-        memory.save().unwrap();
-        assert!(path.exists());
-    }
-
-    #[test]
-    fn a_device_that_left_the_configuration_is_forgotten_and_garbage_is_survived() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("devices.json");
-        fs::write(&path, "garbage").unwrap();
-        let mut memory = MemoryStore::load(&path);
-        let site = always_on();
-        observe(&mut memory, &site, Status::Offline, 0);
-        memory.retain(&[]);
-        assert!(!memory.is_offline(&site.devices[0]));
-    }
-}
+mod tests;

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::Sources;
+use crate::clock::{ClockState, Line};
 use crate::collector::Observation;
 use crate::report::ReportState;
 use crate::supervisor::ThreadPanic;
@@ -22,6 +23,7 @@ pub(super) struct StatusDocument {
     timezone: Option<String>,
     backend_url: String,
     config_fallback: Option<String>,
+    clock: ClockState,
     sync: SyncState,
     sweep: SweepDocument,
     report: ReportState,
@@ -35,7 +37,14 @@ pub(super) struct StatusDocument {
 struct SweepDocument {
     swept_at: Option<Timestamp>,
     took_s: Option<f64>,
+    deadline_s: Option<f64>,
+    in_time: Option<bool>,
+    missing: Option<usize>,
     next_sweep_at: Option<Timestamp>,
+    probes_in_flight: usize,
+    rechecks: u64,
+    sweeps: u64,
+    late_sweeps: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -57,8 +66,8 @@ struct DeviceDocument {
     offline_since: Option<Timestamp>,
 }
 
-impl From<&Observation> for DeviceDocument {
-    fn from(observation: &Observation) -> Self {
+impl DeviceDocument {
+    fn new(observation: &Observation, line: &Line) -> Self {
         let device = &observation.device;
         Self {
             ip: device.ip_text.clone(),
@@ -72,36 +81,45 @@ impl From<&Observation> for DeviceDocument {
             verdict: observation.verdict,
             detail: observation.finding.detail.clone(),
             metrics: observation.finding.metrics.clone(),
-            observed_at: observation.observed_at,
-            last_ok_at: observation.last_ok_at,
-            offline_since: observation.offline_since,
+            observed_at: line.wall(observation.at),
+            last_ok_at: observation.last_ok.map(|moment| moment.wall(line)),
+            offline_since: observation.offline_since.map(|moment| moment.wall(line)),
         }
     }
 }
 
-/// The state as it is at `now`.
-pub(super) fn status(sources: &Sources, now: Timestamp) -> StatusDocument {
+/// The state as it is now.
+pub(super) fn status(sources: &Sources) -> StatusDocument {
+    let line = sources.clock.line();
     let active = sources.handle.load();
     let sweep = sources.snapshots.sweep.load();
     StatusDocument {
         version: crate::VERSION,
-        started_at: sources.started_at,
-        now,
+        started_at: line.wall(sources.started),
+        now: sources.clock.now(),
         site_name: active.site.site_name.clone(),
         timezone: active.site.timezone.iana_name().map(str::to_owned),
         backend_url: active.identity.backend_url.to_string(),
         config_fallback: sources.fallback.clone(),
+        clock: sources.clock.state(),
         sync: SyncState::clone(&sources.snapshots.sync.load()),
         sweep: SweepDocument {
-            swept_at: sweep.swept_at,
-            took_s: sweep.took.map(|took| took.as_secs_f64()),
-            next_sweep_at: sweep.next_sweep_at,
+            swept_at: sweep.swept.map(|at| line.wall(at)),
+            took_s: sweep.last.map(|last| last.took.as_secs_f64()),
+            deadline_s: sweep.last.map(|last| last.deadline.as_secs_f64()),
+            in_time: sweep.last.map(|last| last.is_in_time()),
+            missing: sweep.last.map(|last| last.missing),
+            next_sweep_at: sweep.next_sweep.map(|at| line.wall(at)),
+            probes_in_flight: sweep.in_flight,
+            rechecks: sweep.rechecks,
+            sweeps: sweep.sweeps,
+            late_sweeps: sweep.late,
         },
         report: ReportState::clone(&sources.snapshots.report.load()),
         devices: sweep
             .observations
             .iter()
-            .map(DeviceDocument::from)
+            .map(|observation| DeviceDocument::new(observation, &line))
             .collect(),
         rejected_devices: active.site.rejected.clone(),
         warnings: active

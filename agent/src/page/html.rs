@@ -1,14 +1,17 @@
 //! `GET /`: the status page.
 
+use std::sync::Arc;
+
 use askama::Template;
 use av_proto::text::one_line;
 use av_proto::verdict::{Status, Verdict};
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 
 use super::Sources;
 use super::order::natural;
 use super::times::{local, span, with_age};
+use crate::clock::{Line, Trust};
 use crate::collector::Observation;
 
 /// A line of "name: value".
@@ -64,8 +67,10 @@ struct StatusPage {
     swept: bool,
 }
 
-/// The page as it is at `now`.
-pub(super) fn render(sources: &Sources, now: Timestamp) -> askama::Result<String> {
+/// The page as it is now.
+pub(super) fn render(sources: &Sources) -> askama::Result<String> {
+    let line = sources.clock.line();
+    let now = sources.clock.now();
     let active = sources.handle.load();
     let sweep = sources.snapshots.sweep.load();
     let sync = sources.snapshots.sync.load();
@@ -78,12 +83,12 @@ pub(super) fn render(sources: &Sources, now: Timestamp) -> askama::Result<String
         sync_ok: sync.last_sync_ok,
         sync_error: sync.last_sync_error.clone().unwrap_or_default(),
         sync_facts: sync_facts(sources, now, zone),
-        sweep_facts: sweep_facts(sources, now, zone),
+        sweep_facts: sweep_facts(sources, &line, now, zone),
         report_facts: report_facts(sources, now, zone),
         problems: problems(sources, zone),
-        places: places(&sweep.observations, now, zone),
+        places: places(&sweep.observations, &line, now, zone),
         total: sweep.observations.len(),
-        swept: sweep.swept_at.is_some(),
+        swept: sweep.last.is_some(),
     }
     .render()
 }
@@ -120,22 +125,60 @@ fn sync_facts(sources: &Sources, now: Timestamp, zone: &TimeZone) -> Vec<Fact> {
     facts
 }
 
-fn sweep_facts(sources: &Sources, now: Timestamp, zone: &TimeZone) -> Vec<Fact> {
+fn sweep_facts(sources: &Sources, line: &Line, now: Timestamp, zone: &TimeZone) -> Vec<Fact> {
     let sweep = sources.snapshots.sweep.load();
     let mut facts = Vec::new();
-    if let Some(at) = sweep.swept_at {
-        facts.push(fact("Last sweep", with_age(at, now, zone)));
+    if let Some(at) = sweep.swept {
+        facts.push(fact("Last sweep", with_age(line.wall(at), now, zone)));
     }
-    if let Some(took) = sweep.took {
-        facts.push(fact("It took", format!("{:.1} s", took.as_secs_f64())));
+    if let Some(last) = sweep.last {
+        let (took, deadline) = (last.took.as_secs_f64(), last.deadline.as_secs_f64());
+        let kept = match (last.missing, last.is_in_time()) {
+            (_, true) => "in time".to_owned(),
+            (0, false) => "late".to_owned(),
+            (missing, false) => format!("late, {missing} had not answered"),
+        };
+        facts.push(fact(
+            "It took",
+            format!("{took:.1} s of {deadline:.1} s, {kept}"),
+        ));
     }
     facts.push(fact(
         "Next sweep",
-        sweep
-            .next_sweep_at
-            .map_or_else(|| "running now".to_owned(), |at| with_age(at, now, zone)),
+        sweep.next_sweep.map_or_else(
+            || "running now".to_owned(),
+            |at| with_age(line.wall(at), now, zone),
+        ),
     ));
+    if sweep.in_flight > 0 {
+        facts.push(fact("Probes on their way", sweep.in_flight.to_string()));
+    }
+    if sweep.rechecks > 0 {
+        facts.push(fact("Looked again", sweep.rechecks.to_string()));
+    }
+    facts.push(fact("Clock", clock_words(sources)));
     facts
+}
+
+fn clock_words(sources: &Sources) -> String {
+    let state = sources.clock.state();
+    let ahead = state.machine_ahead_s;
+    let words = match state.trust {
+        Trust::Unset => "not set yet".to_owned(),
+        Trust::Settling => "not confirmed yet".to_owned(),
+        Trust::Believed => "not confirmed, can be right".to_owned(),
+        Trust::Known => "right".to_owned(),
+        Trust::Backend => format!(
+            "the backend's, this machine's is {} {}",
+            span(SignedDuration::from_secs(ahead)),
+            if ahead < 0 { "behind" } else { "ahead" }
+        ),
+    };
+    match state.jumps {
+        0 => words,
+        1 => format!("{words}; was set once"),
+        jumps => format!("{words}; was set {jumps} times"),
+    }
 }
 
 fn report_facts(sources: &Sources, now: Timestamp, zone: &TimeZone) -> Vec<Fact> {
@@ -209,7 +252,7 @@ fn words(verdict: Verdict) -> (&'static str, &'static str) {
     }
 }
 
-fn counts(observations: &[Observation]) -> Vec<Count> {
+fn counts(observations: &[Arc<Observation>]) -> Vec<Count> {
     [
         Verdict::Fault,
         Verdict::Doubt,
@@ -231,8 +274,13 @@ fn counts(observations: &[Observation]) -> Vec<Count> {
     .collect()
 }
 
-fn places(observations: &[Observation], now: Timestamp, zone: &TimeZone) -> Vec<Place> {
-    let mut sorted: Vec<&Observation> = observations.iter().collect();
+fn places(
+    observations: &[Arc<Observation>],
+    line: &Line,
+    now: Timestamp,
+    zone: &TimeZone,
+) -> Vec<Place> {
+    let mut sorted: Vec<&Observation> = observations.iter().map(AsRef::as_ref).collect();
     sorted.sort_by(|a, b| {
         let (a, b) = (&a.device, &b.device);
         natural(&a.building, &b.building)
@@ -251,7 +299,7 @@ fn places(observations: &[Observation], now: Timestamp, zone: &TimeZone) -> Vec<
             });
         }
         if let Some(place) = places.last_mut() {
-            place.rows.push(row(observation, now, zone));
+            place.rows.push(row(observation, line, now, zone));
         }
     }
     places
@@ -275,18 +323,19 @@ fn title(observation: &Observation) -> String {
     }
 }
 
-fn row(observation: &Observation, now: Timestamp, zone: &TimeZone) -> Row {
+fn row(observation: &Observation, line: &Line, now: Timestamp, zone: &TimeZone) -> Row {
     let device = &observation.device;
     let (icon, words) = words(observation.verdict);
     let mut detail = observation.finding.detail.clone().unwrap_or_default();
     if let Some(since) = observation.offline_since {
-        let offline = format!("offline for {}", span(now.duration_since(since)));
+        let offline = format!("offline for {}", span(now.duration_since(since.wall(line))));
         detail = if detail.is_empty() {
             offline
         } else {
             format!("{detail}; {offline}")
         };
     }
+    let observed_at = line.wall(observation.at);
     Row {
         name: one_line(&device.name),
         ip: one_line(&device.ip_text),
@@ -301,7 +350,7 @@ fn row(observation: &Observation, now: Timestamp, zone: &TimeZone) -> Row {
         verdict_words: words,
         icon,
         detail,
-        age: span(now.duration_since(observation.observed_at)),
-        observed: local(observation.observed_at, zone),
+        age: span(now.duration_since(observed_at)),
+        observed: local(observed_at, zone),
     }
 }

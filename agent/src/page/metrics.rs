@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::Sources;
+use crate::clock::Line;
 use crate::collector::Observation;
 
 /// The driver metrics that are numbers worth plotting, with their names and
@@ -43,8 +44,9 @@ const DRIVER_GAUGES: &[(&str, &str, &str, f64)] = &[
     ),
 ];
 
-/// The page as it is at `now`.
-pub(super) fn render(sources: &Sources, now: Timestamp) -> String {
+/// The page as it is now.
+pub(super) fn render(sources: &Sources) -> String {
+    let line = sources.clock.line();
     let mut page = Exposition::new();
     page.family("av_agent_info", Kind::Gauge, "The agent's version.")
         .sample("av_agent_info", &[("version", crate::VERSION)], 1);
@@ -52,7 +54,7 @@ pub(super) fn render(sources: &Sources, now: Timestamp) -> String {
         "av_agent_start_time_seconds",
         Kind::Gauge,
         "When the agent started, Unix time.",
-        seconds(sources.started_at),
+        seconds(line.wall(sources.started)),
     );
     page.single(
         "av_agent_thread_panics",
@@ -61,7 +63,9 @@ pub(super) fn render(sources: &Sources, now: Timestamp) -> String {
         sources.health.panics().len(),
     );
     sync(&mut page, sources);
-    sweep(&mut page, sources, now);
+    clock(&mut page, sources);
+    sweep(&mut page, sources, &line);
+    devices(&mut page, sources);
     report(&mut page, sources);
     for counter in sources.drivers.counters() {
         page.single(counter.name, Kind::Counter, counter.help, counter.value);
@@ -100,22 +104,84 @@ fn sync(page: &mut Exposition, sources: &Sources) {
     }
 }
 
-fn sweep(page: &mut Exposition, sources: &Sources, now: Timestamp) {
+fn clock(page: &mut Exposition, sources: &Sources) {
+    let state = sources.clock.state();
+    page.single(
+        "av_agent_clock_trusted",
+        Kind::Gauge,
+        "Whether the time is believed to be right.",
+        u8::from(state.trust.is_true()),
+    );
+    page.single(
+        "av_agent_clock_jumps_total",
+        Kind::Counter,
+        "How often the machine's clock was set.",
+        state.jumps,
+    );
+    page.single(
+        "av_agent_clock_machine_ahead_seconds",
+        Kind::Gauge,
+        "How far the machine's clock is ahead of the time that is used.",
+        state.machine_ahead_s,
+    );
+}
+
+fn sweep(page: &mut Exposition, sources: &Sources, line: &Line) {
     let sweep = sources.snapshots.sweep.load();
-    if let Some(took) = sweep.took {
+    if let Some(last) = sweep.last {
         page.single(
             "av_agent_sweep_duration_seconds",
             Kind::Gauge,
             "How long the last whole sweep took.",
-            took.as_secs_f64(),
+            last.took.as_secs_f64(),
+        );
+        page.single(
+            "av_agent_sweep_deadline_seconds",
+            Kind::Gauge,
+            "How long it may take.",
+            last.deadline.as_secs_f64(),
+        );
+        page.single(
+            "av_agent_sweep_missing_devices",
+            Kind::Gauge,
+            "Devices that had not answered when it ended.",
+            last.missing,
         );
     }
-    if let Some(at) = sweep.swept_at {
+    for (name, kind, help, value) in [
+        (
+            "av_agent_sweeps_total",
+            Kind::Counter,
+            "Sweeps that ended.",
+            sweep.sweeps,
+        ),
+        (
+            "av_agent_sweeps_late_total",
+            Kind::Counter,
+            "Of these, the ones that missed their deadline.",
+            sweep.late,
+        ),
+        (
+            "av_agent_rechecks_total",
+            Kind::Counter,
+            "Looks again at devices that had just failed.",
+            sweep.rechecks,
+        ),
+        (
+            "av_agent_probes_in_flight",
+            Kind::Gauge,
+            "Probes on their way.",
+            sweep.in_flight as u64,
+        ),
+    ] {
+        page.single(name, kind, help, value);
+    }
+    if let Some(at) = sweep.swept {
         page.single(
             "av_agent_sweep_last_time_seconds",
             Kind::Gauge,
             "When the newest sweep began, Unix time.",
-            seconds(at),
+            seconds(line.wall(at)),
         );
     }
     page.single(
@@ -124,6 +190,11 @@ fn sweep(page: &mut Exposition, sources: &Sources, now: Timestamp) {
         "Devices of the configuration that cannot be watched.",
         sources.handle.load().site.rejected.len(),
     );
+}
+
+fn devices(page: &mut Exposition, sources: &Sources) {
+    let sweep = sources.snapshots.sweep.load();
+    let now = sources.clock.monotonic();
     let observations = &sweep.observations;
     page.family(
         "av_device_up",
@@ -154,7 +225,7 @@ fn sweep(page: &mut Exposition, sources: &Sources, now: Timestamp) {
         "The age of the newest observation.",
     );
     for observation in observations {
-        let age = now.duration_since(observation.observed_at).as_secs_f64();
+        let age = now.saturating_duration_since(observation.at).as_secs_f64();
         page.sample(
             "av_device_observation_age_seconds",
             &labels(observation),

@@ -17,9 +17,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
-use jiff::Timestamp;
 use tiny_http::{Header, Method, Request, Response, Server};
 
+use crate::clock::Clock;
 use crate::config::ConfigHandle;
 use crate::driver::Drivers;
 use crate::snapshot::Snapshots;
@@ -37,10 +37,12 @@ pub struct Sources {
     pub snapshots: Snapshots,
     /// For what they count.
     pub drivers: Arc<Drivers>,
+    /// The time.
+    pub clock: Clock,
     /// The panics that were survived.
     pub health: Health,
     /// When the agent started.
-    pub started_at: Timestamp,
+    pub started: Instant,
     /// Why the configuration's backup serves, where it does.
     pub fallback: Option<String>,
 }
@@ -116,7 +118,7 @@ impl Page {
 
     fn get(&self, path: &str) -> Answer {
         match path {
-            "/" => html::render(&self.sources, Timestamp::now()).map_or_else(
+            "/" => html::render(&self.sources).map_or_else(
                 |problem| {
                     log::error!("❌ Status page: {problem}");
                     error(500, "the page could not be made")
@@ -124,9 +126,9 @@ impl Page {
                 |page| content(page, "text/html; charset=utf-8"),
             ),
             "/style.css" => content(assets::STYLE.to_owned(), "text/css; charset=utf-8"),
-            "/api/status" => json(200, &api::status(&self.sources, Timestamp::now())),
+            "/api/status" => json(200, &api::status(&self.sources)),
             "/metrics" => content(
-                metrics::render(&self.sources, Timestamp::now()),
+                metrics::render(&self.sources),
                 av_proto::exposition::CONTENT_TYPE,
             ),
             "/health" => json(200, &serde_json::json!({ "status": "ok" })),

@@ -3,6 +3,7 @@
 
 mod send;
 mod spool;
+mod stamp;
 mod state;
 
 use std::collections::VecDeque;
@@ -11,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use av_proto::report::{AgentInfo, RejectedInfo, ReportedDevice};
 use av_proto::text::excerpt;
-use crossbeam_channel::{Receiver, select};
-use jiff::Timestamp;
+use crossbeam_channel::{Receiver, Sender, select};
 
+use crate::clock::{Clock, Trust};
 use crate::collector::Batch;
 use crate::config::ConfigHandle;
 use crate::http_client::HttpClient;
@@ -21,7 +22,9 @@ use crate::snapshot::Snapshots;
 use crate::supervisor::{Stop, stopped};
 
 use send::{Outcome, send};
-pub use spool::{Limits, Spool, SpoolError};
+pub use spool::{Limits, Now, Spool, SpoolError};
+pub use stamp::Stamp;
+use stamp::settle;
 pub use state::ReportState;
 
 /// Devices in one report: a large site's sweep becomes several, so that none
@@ -31,6 +34,8 @@ const DEVICES_PER_REPORT: usize = 500;
 const MEMORY_MAX: usize = 64;
 const RETRY_MIN: Duration = Duration::from_secs(5);
 const RETRY_MAX: Duration = Duration::from_secs(60);
+/// How often it is looked whether the time is known.
+const HOLD: Duration = Duration::from_millis(500);
 
 /// The `report` thread's parts.
 pub struct Reporter {
@@ -44,8 +49,12 @@ pub struct Reporter {
     pub snapshots: Snapshots,
     /// The way to the backend.
     pub client: HttpClient,
+    /// The time.
+    pub clock: Clock,
     /// When the agent started.
-    pub started_at: Timestamp,
+    pub started: Instant,
+    /// Asks `sync` for a poll: its answer says what time it is.
+    pub sync_now: Sender<()>,
     /// What the collector found.
     pub batches: Receiver<Batch>,
     /// The stop signal.
@@ -63,6 +72,8 @@ impl Reporter {
             state: ReportState::clone(&self.snapshots.report.load()),
             retry: RETRY_MIN,
             due: Some(Instant::now()),
+            run: run_id(),
+            held_since: None,
         };
         loop {
             self.open_spool(&mut work);
@@ -107,8 +118,8 @@ impl Reporter {
                 }
                 work.spool = Some(spool);
                 work.state.disk_error = None;
-                for reports in std::mem::take(&mut work.memory) {
-                    self.append(work, reports);
+                for (stamp, devices) in std::mem::take(&mut work.memory) {
+                    self.append(work, &stamp, devices);
                 }
             }
             Err(error) => work.disk_failed(&error),
@@ -117,10 +128,11 @@ impl Reporter {
 
     /// Takes a batch: to disk, or to memory while the disk takes nothing.
     fn keep(&self, work: &mut Work, batch: Batch) {
+        let stamp = Stamp::of(&batch.line, &work.run);
         let mut devices = batch.devices;
         while !devices.is_empty() {
             let rest = devices.split_off(devices.len().min(DEVICES_PER_REPORT));
-            self.append(work, devices);
+            self.append(work, &stamp, devices);
             devices = rest;
         }
         // Something new is a reason to try at once, also in a back-off.
@@ -129,9 +141,9 @@ impl Reporter {
         }
     }
 
-    fn append(&self, work: &mut Work, devices: Vec<ReportedDevice>) {
+    fn append(&self, work: &mut Work, stamp: &Stamp, devices: Vec<ReportedDevice>) {
         let appended = match &mut work.spool {
-            Some(spool) => spool.append(&devices, Timestamp::now()),
+            Some(spool) => spool.append(&devices, stamp, &self.now()),
             None => Err(SpoolError::Closed),
         };
         match appended {
@@ -149,7 +161,7 @@ impl Reporter {
                     work.memory_dropped += 1;
                     log::warn!("⚠️ The disk takes nothing: the oldest report was dropped");
                 }
-                work.memory.push_back(devices);
+                work.memory.push_back((stamp.clone(), devices));
             }
         }
     }
@@ -161,7 +173,7 @@ impl Reporter {
             work.due = Some(Instant::now() + RETRY_MIN);
             return;
         };
-        let pending = match spool.peek() {
+        let mut pending = match spool.peek() {
             Ok(None) => return,
             Ok(Some(pending)) => pending,
             Err(error) => {
@@ -171,15 +183,32 @@ impl Reporter {
                 return;
             }
         };
+        if self.clock.is_worth_waiting_for() {
+            // What is sent before the time is known lands at a wrong one.
+            work.due = Some(Instant::now() + HOLD);
+            let since = *work.held_since.get_or_insert_with(Instant::now);
+            if since.elapsed() >= RETRY_MIN {
+                work.held_since = None;
+                let _ = self.sync_now.try_send(());
+            }
+            return;
+        }
+        settle(
+            &mut pending.devices,
+            pending.stamp.as_ref(),
+            &work.run,
+            &self.clock.line(),
+        );
         let active = self.handle.load_full();
         let agent = self.agent_info(&active, spool.dropped());
-        let outcome = send(&self.client, &active, agent, &pending, spool.stream());
+        let stream = spool.stream();
+        let outcome = send(&self.client, &active, agent, &pending, stream, &self.clock);
         match outcome {
             Outcome::Taken { duplicate } => {
                 spool.ack(pending.seq);
                 work.state.sent += 1;
                 work.state.duplicates += u64::from(duplicate);
-                work.state.last_sent_at = Some(Timestamp::now());
+                work.state.last_sent_at = Some(self.clock.now());
                 if work.state.last_error.take().is_some() {
                     log::info!("📤 The backend takes reports again");
                 }
@@ -218,10 +247,11 @@ impl Reporter {
 
     fn agent_info(&self, active: &crate::config::ActiveConfig, dropped: u64) -> AgentInfo {
         let sync = self.snapshots.sync.load();
+        let line = self.clock.line();
         AgentInfo {
             version: crate::VERSION.to_owned(),
             config_hash: active.hash.as_ref().map(ToString::to_string),
-            started_at: Some(self.started_at),
+            started_at: Some(line.wall(self.started)).filter(|_| line.trust.is_true()),
             config_error: sync.refused.clone(),
             rejected_devices: active
                 .site
@@ -244,6 +274,17 @@ impl Reporter {
         }
     }
 
+    /// Now, for the spool: file times are by the machine's clock, and compare
+    /// with it only where it is right.
+    fn now(&self) -> Now {
+        let line = self.clock.line();
+        let at = self.clock.monotonic();
+        Now {
+            at,
+            machine: matches!(line.trust, Trust::Known | Trust::Believed).then(|| line.wall(at)),
+        }
+    }
+
     fn show(&self, work: &mut Work) {
         let state = &mut work.state;
         if let Some(spool) = &work.spool {
@@ -261,7 +302,7 @@ impl Reporter {
 /// What the thread works on; made afresh when it is started again.
 struct Work {
     spool: Option<Spool>,
-    memory: VecDeque<Vec<ReportedDevice>>,
+    memory: VecDeque<(Stamp, Vec<ReportedDevice>)>,
     /// Dropped from memory, and by the spool when it was last open.
     memory_dropped: u64,
     spool_dropped: u64,
@@ -269,6 +310,10 @@ struct Work {
     retry: Duration,
     /// When to send next; `None` until there is something.
     due: Option<Instant>,
+    /// Names this run in the stamps of its reports.
+    run: String,
+    /// Since when reports wait for the time.
+    held_since: Option<Instant>,
 }
 
 impl Work {
@@ -278,5 +323,15 @@ impl Work {
             log::error!("❌ The spool cannot be used: {text}");
         }
         self.state.disk_error = Some(text);
+    }
+}
+
+/// A random name; where the system has none, one that matches no other run's
+/// stamps all the same, because those are random.
+fn run_id() -> String {
+    let mut bytes = [0; 8];
+    match getrandom::fill(&mut bytes) {
+        Ok(()) => format!("{:016x}", u64::from_be_bytes(bytes)),
+        Err(_) => format!("process-{}", std::process::id()),
     }
 }

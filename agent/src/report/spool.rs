@@ -17,7 +17,8 @@
 //! ```
 //!
 //! Numbers are little-endian; the CRC covers everything after itself; the
-//! payload is the devices' JSON, deflated. An empty payload carries `acked`
+//! payload is the devices' JSON, deflated, and after it the JSON of the clock's
+//! [`Stamp`]. An empty payload carries `acked`
 //! alone and has the number of the record before it.
 
 mod segment;
@@ -26,7 +27,7 @@ use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use av_proto::report::ReportedDevice;
 use flate2::Compression;
@@ -34,6 +35,7 @@ use flate2::read::DeflateDecoder;
 use flate2::write::DeflateEncoder;
 use jiff::Timestamp;
 
+use super::stamp::Stamp;
 use crate::durable::write_atomic;
 use segment::{Header, Next, Reader, Segment};
 
@@ -82,6 +84,18 @@ pub struct Pending {
     pub seq: u64,
     /// What it says.
     pub devices: Vec<ReportedDevice>,
+    /// By which clock; `None` where an older agent wrote it.
+    pub stamp: Option<Stamp>,
+}
+
+/// The time, to tell how old a segment is.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// By the clock that does not jump.
+    pub at: Instant,
+    /// By the machine's, which file times are by; `None` while it is not
+    /// right.
+    pub machine: Option<Timestamp>,
 }
 
 /// The open spool.
@@ -213,9 +227,10 @@ impl Spool {
     pub fn append(
         &mut self,
         devices: &[ReportedDevice],
-        now: Timestamp,
+        stamp: &Stamp,
+        now: &Now,
     ) -> Result<u64, SpoolError> {
-        let payload = encode(devices)?;
+        let payload = encode(devices, stamp)?;
         let size = self.segments.back().map_or(0, |segment| segment.bytes);
         let idle = self.pending() == 0 && size > IDLE_SEGMENT_BYTES;
         if idle || size > SEGMENT_MAX_BYTES.min(self.limits.max_bytes / 4) {
@@ -241,10 +256,11 @@ impl Spool {
                 continue;
             }
             match decode(&payload) {
-                Ok(devices) => {
+                Ok((devices, stamp)) => {
                     self.current = Some(Pending {
                         seq: header.seq,
                         devices,
+                        stamp,
                     });
                 }
                 Err(error) => {
@@ -397,15 +413,13 @@ impl Spool {
         }
     }
 
-    fn enforce_limits(&mut self, now: Timestamp) -> u64 {
+    fn enforce_limits(&mut self, now: &Now) -> u64 {
         let mut dropped = 0;
         while self.segments.len() > 1 {
             let Some(oldest) = self.segments.front() else {
                 break;
             };
-            let too_old = oldest
-                .written_at
-                .is_some_and(|at| now.duration_since(at).unsigned_abs() > self.limits.max_age);
+            let too_old = oldest.age(now) > self.limits.max_age;
             if self.bytes() <= self.limits.max_bytes && !too_old {
                 break;
             }
@@ -469,22 +483,30 @@ fn stream_id(dir: &Path) -> io::Result<String> {
     Ok(id)
 }
 
-fn encode(devices: &[ReportedDevice]) -> Result<Vec<u8>, SpoolError> {
+/// The stamp stands after the end of the deflated data, where an older agent
+/// does not look.
+fn encode(devices: &[ReportedDevice], stamp: &Stamp) -> Result<Vec<u8>, SpoolError> {
     let json = serde_json::to_vec(devices)?;
     let mut encoder = DeflateEncoder::new(Vec::new(), Compression::fast());
-    encoder
+    let mut payload = encoder
         .write_all(&json)
         .and_then(|()| encoder.finish())
-        .map_err(at(Path::new("deflate")))
+        .map_err(at(Path::new("deflate")))?;
+    payload.extend(serde_json::to_vec(stamp)?);
+    Ok(payload)
 }
 
-fn decode(payload: &[u8]) -> Result<Vec<ReportedDevice>, serde_json::Error> {
+fn decode(payload: &[u8]) -> Result<(Vec<ReportedDevice>, Option<Stamp>), serde_json::Error> {
     let mut json = Vec::new();
-    DeflateDecoder::new(payload)
-        .take(PAYLOAD_MAX_BYTES)
+    let mut decoder = DeflateDecoder::new(payload).take(PAYLOAD_MAX_BYTES);
+    decoder
         .read_to_end(&mut json)
         .map_err(serde_json::Error::io)?;
-    serde_json::from_slice(&json)
+    let end = usize::try_from(decoder.get_ref().total_in()).unwrap_or(usize::MAX);
+    let stamp = payload
+        .get(end..)
+        .and_then(|rest| serde_json::from_slice(rest).ok());
+    Ok((serde_json::from_slice(&json)?, stamp))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use av_proto::config::{SiteConfig, SiteDocument};
 use crossbeam_channel::{Receiver, Sender, select};
 use jiff::Timestamp;
 
+use crate::clock::Clock;
 use crate::config::{ActiveConfig, ConfigHandle, ConfigStore, Identity};
 use crate::http_client::HttpClient;
 use crate::snapshot::Snapshots;
@@ -31,6 +32,8 @@ pub struct Sync {
     pub snapshots: Snapshots,
     /// The way to the backend.
     pub client: HttpClient,
+    /// The time.
+    pub clock: Clock,
     /// Time until the first poll.
     pub first_sync: Duration,
     /// Time between polls.
@@ -76,7 +79,10 @@ impl Sync {
         // must be brought back to the backend's.
         let stored = self.store.stored_hash();
         let outcome = pull(&self.client, &active.identity, stored.as_ref());
-        state.polled(Timestamp::now());
+        if let Ok(poll) = &outcome {
+            self.clock.heard(poll.date);
+        }
+        state.polled(self.clock.now());
         match outcome {
             Ok(poll) => self.take(poll, &mut state),
             Err(error) => {
@@ -140,7 +146,7 @@ impl Sync {
             }
         }
 
-        let now = Timestamp::now();
+        let now = self.clock.now();
         let saved = self.store.save(&active.identity, document, now);
         let devices = site.devices.len();
         self.swap(active.identity.clone(), site, document, now);

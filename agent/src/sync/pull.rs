@@ -4,6 +4,7 @@ use av_proto::FieldError;
 use av_proto::config::SiteDocument;
 use av_proto::hash::ConfigHash;
 use av_proto::secret::Secret;
+use jiff::Timestamp;
 
 use crate::config::Identity;
 use crate::http_client::{Answer, ExchangeError, HttpClient, error_of};
@@ -29,6 +30,8 @@ pub(super) struct Poll {
     pub(super) opened_by: OpenedBy,
     /// The backend asks for that token to be renewed.
     pub(super) renew_token: bool,
+    /// When the backend says that it answered.
+    pub(super) date: Option<Timestamp>,
 }
 
 /// Which of an agent's tokens the backend knows.
@@ -84,6 +87,7 @@ pub(super) fn pull(
             pulled: read(&answer, stored)?,
             opened_by,
             renew_token: answer.renew_token,
+            date: answer.date,
         })
     };
     let outcome = with(&identity.site_token, OpenedBy::Current);

@@ -35,6 +35,13 @@ pub enum DriverSettings {
     },
 }
 
+/// The budget of a driver that this crate does not know.
+const OTHER_BUDGET: Duration = Duration::from_secs(5);
+
+/// The least interval of a device's own, in seconds.
+pub const INTERVAL_MIN_S: u32 = 15;
+const INTERVAL_MAX_S: u32 = 86_400;
+
 /// The sections of a `driver_config`, by driver.
 pub type Sections = BTreeMap<String, Option<Box<RawValue>>>;
 
@@ -47,6 +54,22 @@ impl DriverSettings {
             Self::Snmp(_) => "snmp",
             Self::Pjlink(_) => "pjlink",
             Self::Other { driver, .. } => driver,
+        }
+    }
+
+    /// What a device that does not answer costs: the time-out, as often as it
+    /// is waited for. A sweep's deadline is made from it.
+    #[must_use]
+    pub fn budget(&self) -> Duration {
+        match self {
+            // The later requests of a probe are sent before the first has
+            // timed out, a quarter of a second apart.
+            Self::Ping(ping) => {
+                ping.timeout + Duration::from_millis(250) * u32::from(ping.count.saturating_sub(1))
+            }
+            Self::Snmp(snmp) => snmp.timeout * (u32::from(snmp.retries) + 1),
+            Self::Pjlink(pjlink) => pjlink.timeout,
+            Self::Other { .. } => OTHER_BUDGET,
         }
     }
 
@@ -87,6 +110,29 @@ impl DriverSettings {
                 .map(|error| error.under(&format!("driver_config.{name}")))
                 .collect()
         })
+    }
+}
+
+/// `driver_config.interval_s`: the time between probes of this device, in whole
+/// seconds; less than [`INTERVAL_MIN_S`] counts as that. `None` where the
+/// device goes with the site's sweeps.
+///
+/// # Errors
+/// When it is not a number of seconds up to a day.
+pub fn own_interval(sections: &Sections) -> Result<Option<Duration>, FieldError> {
+    let Some(Some(raw)) = sections.get("interval_s") else {
+        return Ok(None);
+    };
+    let seconds: i64 =
+        from_json(raw.get().as_bytes()).map_err(|error| error.under("driver_config.interval_s"))?;
+    match u32::try_from(seconds) {
+        Ok(seconds) if seconds <= INTERVAL_MAX_S => Ok(Some(Duration::from_secs(u64::from(
+            seconds.max(INTERVAL_MIN_S),
+        )))),
+        _ => Err(FieldError::new(
+            "driver_config.interval_s",
+            format!("{seconds} is not between 0 and {INTERVAL_MAX_S} seconds"),
+        )),
     }
 }
 
@@ -276,6 +322,48 @@ mod tests {
             ("", "{}", vec!["driver: is empty"]),
         ] {
             assert_eq!(parse(driver, config).unwrap_err(), said);
+        }
+    }
+
+    #[test]
+    fn a_device_may_have_an_interval_of_its_own() {
+        for (config, seconds) in [
+            ("{}", Ok(None)),
+            (r#"{"interval_s":null}"#, Ok(None)),
+            (r#"{"interval_s":30,"ping":{}}"#, Ok(Some(30))),
+            (r#"{"interval_s":1}"#, Ok(Some(15))),
+            (r#"{"interval_s":86400}"#, Ok(Some(86_400))),
+            (
+                r#"{"interval_s":86401}"#,
+                Err("driver_config.interval_s: 86401 is not between 0 and 86400 seconds"),
+            ),
+            (
+                r#"{"interval_s":-1}"#,
+                Err("driver_config.interval_s: -1 is not between 0 and 86400 seconds"),
+            ),
+        ] {
+            let sections: Sections = serde_json::from_str(config).unwrap();
+            let interval = own_interval(&sections).map_err(|error| error.to_string());
+            let expected = seconds
+                .map(|seconds| seconds.map(Duration::from_secs))
+                .map_err(str::to_owned);
+            assert_eq!(interval, expected, "{config}");
+        }
+        let sections: Sections = serde_json::from_str(r#"{"interval_s":"5 min"}"#).unwrap();
+        let error = own_interval(&sections).unwrap_err();
+        assert_eq!(error.field, "driver_config.interval_s");
+    }
+
+    #[test]
+    fn the_budget_is_what_the_dead_cost() {
+        for (driver, config, millis) in [
+            ("ping", r#"{"ping":{"count":3,"timeout_s":1}}"#, 1500),
+            ("snmp", r#"{"snmp":{"retries":2,"timeout_s":0.5}}"#, 1500),
+            ("pjlink", "{}", 2000),
+            ("telnet", "{}", 5000),
+        ] {
+            let settings = parse(driver, config).unwrap();
+            assert_eq!(settings.budget(), Duration::from_millis(millis), "{driver}");
         }
     }
 

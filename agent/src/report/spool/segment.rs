@@ -4,9 +4,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
+use super::Now;
+use crate::clock::WRITTEN;
 use crate::durable::sync_parent;
 
 const MAGIC: &[u8; 8] = b"AVSPOOL1";
@@ -68,8 +71,10 @@ pub(super) struct Segment {
     /// Its records.
     count: u64,
     pub(super) bytes: u64,
-    /// When it was last written to, by the file system.
-    pub(super) written_at: Option<Timestamp>,
+    /// When it was last written to or, where an earlier run did that, found.
+    touched: Instant,
+    /// When an earlier run last wrote to it, by the machine's clock of then.
+    written_before: Option<Timestamp>,
 }
 
 impl Segment {
@@ -90,7 +95,8 @@ impl Segment {
             first,
             count: 0,
             bytes: MAGIC_BYTES,
-            written_at: Some(Timestamp::now()),
+            touched: Instant::now(),
+            written_before: None,
         };
         Ok((segment, file))
     }
@@ -103,7 +109,8 @@ impl Segment {
             first: first_of(path).ok_or_else(|| io::Error::other("is not a segment's name"))?,
             count: 0,
             bytes: metadata.len(),
-            written_at: metadata
+            touched: Instant::now(),
+            written_before: metadata
                 .modified()
                 .ok()
                 .and_then(|at| Timestamp::try_from(at).ok()),
@@ -165,11 +172,24 @@ impl Segment {
             .map_or(0, |last| last.saturating_sub(seq.max(self.first - 1)))
     }
 
+    /// How long ago it was last written to; never more than is certain.
+    pub(super) fn age(&self, now: &Now) -> Duration {
+        let certain = now.at.saturating_duration_since(self.touched);
+        match (self.written_before, now.machine) {
+            (Some(before), Some(now)) if before >= WRITTEN => {
+                Duration::try_from(now.duration_since(before))
+                    .map_or(certain, |age| age.max(certain))
+            }
+            _ => certain,
+        }
+    }
+
     /// Notes that a record was appended.
     pub(super) fn grew(&mut self, bytes: u64, is_report: bool) {
         self.bytes += bytes;
         self.count += u64::from(is_report);
-        self.written_at = Some(Timestamp::now());
+        self.touched = Instant::now();
+        self.written_before = None;
     }
 }
 

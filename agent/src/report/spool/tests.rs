@@ -24,6 +24,7 @@ fn report(text: &str) -> Vec<ReportedDevice> {
         metrics: RawValue::from_string("{\"x\":1.50}".to_owned()).unwrap(),
         verdict: Verdict::Ok,
         observed_at: Some(Timestamp::UNIX_EPOCH),
+        clock_unsynced: false,
     }]
 }
 
@@ -46,7 +47,22 @@ fn open(dir: &Path) -> Spool {
 }
 
 fn append(spool: &mut Spool, text: &str) {
-    assert_eq!(spool.append(&report(text), Timestamp::now()).unwrap(), 0);
+    assert_eq!(spool.append(&report(text), &stamp(), &now()).unwrap(), 0);
+}
+
+fn stamp() -> Stamp {
+    Stamp {
+        run: "test".to_owned(),
+        wall_of_zero: Timestamp::UNIX_EPOCH,
+        is_true: true,
+    }
+}
+
+fn now() -> Now {
+    Now {
+        at: Instant::now(),
+        machine: Some(Timestamp::now()),
+    }
 }
 
 /// Takes everything that is pending, as a backend would.
@@ -164,7 +180,7 @@ fn damage_inside_never_gives_wrong_reports_and_never_blocks_the_rest() {
     let dir = tempfile::tempdir().unwrap();
     let mut spool = open(dir.path());
     for i in 0..3 {
-        spool.append(&bulky(i, 600_000), Timestamp::now()).unwrap();
+        spool.append(&bulky(i, 600_000), &stamp(), &now()).unwrap();
     }
     append(&mut spool, "after");
     drop(spool);
@@ -211,7 +227,7 @@ fn the_oldest_are_dropped_at_the_limit_and_counted_across_restarts() {
     let mut spool = Spool::open(dir.path(), limits).unwrap();
     let mut dropped = 0;
     for i in 0..40 {
-        dropped += spool.append(&bulky(i, 100_000), Timestamp::now()).unwrap();
+        dropped += spool.append(&bulky(i, 100_000), &stamp(), &now()).unwrap();
         assert!(
             spool.bytes() <= (1 << 20) + (400 << 10),
             "{}",
@@ -239,11 +255,14 @@ fn the_old_are_dropped_by_age() {
     let mut spool = open(dir.path());
     for i in 0..3 {
         spool
-            .append(&bulky(i, 1_400_000), Timestamp::now())
+            .append(&bulky(i, 1_400_000), &stamp(), &now())
             .unwrap();
     }
-    let later = Timestamp::now() + jiff::SignedDuration::from_hours(24 * 31);
-    let dropped = spool.append(&report("new"), later).unwrap();
+    let later = Now {
+        at: Instant::now() + Duration::from_secs(31 * 86_400),
+        machine: None,
+    };
+    let dropped = spool.append(&report("new"), &stamp(), &later).unwrap();
     assert_eq!(dropped, 3);
     assert_eq!(names(&drain(&mut spool)), ["new"]);
 }
@@ -253,7 +272,7 @@ fn acknowledged_segments_leave_the_disk() {
     let dir = tempfile::tempdir().unwrap();
     let mut spool = open(dir.path());
     for i in 0..8 {
-        spool.append(&bulky(i, 400_000), Timestamp::now()).unwrap();
+        spool.append(&bulky(i, 400_000), &stamp(), &now()).unwrap();
     }
     assert!(segment::list(dir.path()).unwrap().len() > 1);
     drain(&mut spool);
@@ -273,7 +292,7 @@ fn a_disk_that_says_no_is_an_error_and_loses_nothing_written() {
         .read(true)
         .open(only_segment(dir.path()))
         .unwrap();
-    assert!(spool.append(&report("b"), Timestamp::now()).is_err());
+    assert!(spool.append(&report("b"), &stamp(), &now()).is_err());
     let mut spool = open(dir.path());
     append(&mut spool, "c");
     assert_eq!(
@@ -289,6 +308,7 @@ fn refused_reports_are_kept_for_a_person_but_not_for_ever() {
     for seq in 1..=25 {
         let pending = Pending {
             seq,
+            stamp: None,
             devices: report("bad"),
         };
         assert!(spool.set_refused_aside(&pending).unwrap().exists());

@@ -1,0 +1,185 @@
+//! What was believed of the clock when a report was written, kept beside it:
+//! when it is sent, more may be known.
+
+use av_proto::report::ReportedDevice;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::value::to_raw_value;
+use serde_json::{Map, Value};
+
+use crate::clock::{Line, plus};
+
+/// Smaller corrections are not worth one: the clock is never that exact.
+const NOTABLE: SignedDuration = SignedDuration::from_secs(1);
+
+/// The clock of a report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    /// Which run of the agent wrote it; random.
+    pub run: String,
+    /// The wall time, as it was believed, of the moment from which that run
+    /// counts.
+    pub wall_of_zero: Timestamp,
+    /// Whether the clock was believed at all.
+    pub is_true: bool,
+}
+
+impl Stamp {
+    /// The stamp of a report whose times are by `line`.
+    #[must_use]
+    pub fn of(line: &Line, run: &str) -> Self {
+        Self {
+            run: run.to_owned(),
+            wall_of_zero: line.wall_of_zero(),
+            is_true: line.trust.is_true(),
+        }
+    }
+}
+
+/// Puts the times of a report right, as far as that can be done: moves them to
+/// what is believed now where this run wrote it, and marks those that an
+/// earlier run stamped by a clock which was never set. `stamp` is `None` for a
+/// report by an older agent.
+pub(super) fn settle(
+    devices: &mut [ReportedDevice],
+    stamp: Option<&Stamp>,
+    run: &str,
+    line: &Line,
+) {
+    let Some(stamp) = stamp else {
+        return;
+    };
+    let is_true = if stamp.run == run {
+        let by = line.wall_of_zero().duration_since(stamp.wall_of_zero);
+        if by.abs() >= NOTABLE {
+            for device in devices.iter_mut() {
+                shift(device, by);
+            }
+        }
+        line.trust.is_true()
+    } else {
+        stamp.is_true
+    };
+    if !is_true {
+        for device in devices {
+            // Without a time of its own an observation gets the time at which
+            // it arrives.
+            device.observed_at = None;
+            device.clock_unsynced = true;
+        }
+    }
+}
+
+fn shift(device: &mut ReportedDevice, by: SignedDuration) {
+    let Some(observed_at) = &mut device.observed_at else {
+        return;
+    };
+    *observed_at = plus(*observed_at, by);
+    // `ts` says the same inside the metrics.
+    let metrics: Result<Map<String, Value>, _> = serde_json::from_str(device.metrics.get());
+    if let Ok(mut metrics) = metrics {
+        metrics.insert("ts".to_owned(), observed_at.to_string().into());
+        if let Ok(raw) = to_raw_value(&metrics) {
+            device.metrics = raw;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use av_proto::verdict::{Status, Verdict};
+
+    use super::*;
+    use crate::clock::Trust;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn device(observed_at: &str) -> ReportedDevice {
+        let metrics = serde_json::json!({ "ping_ok": true, "ts": observed_at });
+        ReportedDevice {
+            ip: "10.0.0.1".to_owned(),
+            name: "P".to_owned(),
+            building: None,
+            floor: None,
+            room: None,
+            device_type: "projector".to_owned(),
+            driver: "ping".to_owned(),
+            status: Status::Online,
+            detail: None,
+            metrics: to_raw_value(&metrics).unwrap(),
+            verdict: Verdict::Ok,
+            observed_at: Some(at(observed_at)),
+            clock_unsynced: false,
+        }
+    }
+
+    #[test]
+    fn times_are_moved_or_marked() {
+        let true_zero = "2026-11-24T10:00:00Z";
+        let stamped = |run: &str, zero: &str, is_true| Stamp {
+            run: run.to_owned(),
+            wall_of_zero: at(zero),
+            is_true,
+        };
+        let first = "1970-01-01T00:00:10Z";
+        for (i, (stamp, trust, observed_at, unsynced)) in [
+            // this run, before the clock was set
+            (
+                stamped("here", "1970-01-01T00:00:00Z", false),
+                Trust::Known,
+                Some("2026-11-24T10:00:10Z"),
+                false,
+            ),
+            // believed, and wrong
+            (
+                stamped("here", "2026-11-24T11:00:00Z", true),
+                Trust::Backend,
+                Some("1969-12-31T23:00:10Z"),
+                false,
+            ),
+            // nothing notable to move
+            (
+                stamped("here", "2026-11-24T10:00:00.9Z", true),
+                Trust::Known,
+                Some(first),
+                false,
+            ),
+            // still not set
+            (stamped("here", true_zero, false), Trust::Unset, None, true),
+            // an earlier run, which never knew the time
+            (
+                stamped("before", "1970-01-01T00:00:00Z", false),
+                Trust::Known,
+                None,
+                true,
+            ),
+            // an earlier run that did
+            (
+                stamped("before", "2026-11-20T00:00:00Z", true),
+                Trust::Unset,
+                Some(first),
+                false,
+            ),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let line = Line::of(std::time::Instant::now(), at(true_zero), trust);
+            let mut devices = [device(first)];
+            settle(&mut devices, Some(&stamp), "here", &line);
+            assert_eq!(devices[0].observed_at, observed_at.map(at), "row {i}");
+            assert_eq!(devices[0].clock_unsynced, unsynced, "row {i}");
+            if let Some(observed_at) = observed_at {
+                let metrics: Value = serde_json::from_str(devices[0].metrics.get()).unwrap();
+                assert_eq!(metrics["ts"], observed_at, "row {i}");
+                assert_eq!(metrics["ping_ok"], true, "row {i}");
+            }
+        }
+        let mut devices = [device(first)];
+        let line = Line::of(std::time::Instant::now(), at(true_zero), Trust::Known);
+        settle(&mut devices, None, "here", &line);
+        assert_eq!(devices[0].observed_at, Some(at(first)), "an older agent's");
+    }
+}
