@@ -13,12 +13,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use av_agent::driver::workers::Workers;
+use av_agent::driver::{Reply, Rim};
 use av_agent::finding::Finding;
-use av_agent::snmp::probe;
-use av_proto::driver::SnmpSettings;
-use av_proto::secret::Secret;
+use av_agent::snmp::Snmp;
+use av_agent::supervisor::Health;
+use av_proto::driver::{DriverSettings, Sections, SnmpSettings};
 use av_proto::verdict::Status;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -28,16 +30,37 @@ const PATIENT: Duration = Duration::from_secs(20);
 /// For tests that wait for its end.
 const HASTY: Duration = Duration::from_millis(300);
 
+fn driver() -> Snmp {
+    let health = Health::default();
+    Snmp::start(&Rim {
+        workers: Workers::new(&health),
+        health,
+    })
+}
+
+fn settings(section: &Value) -> SnmpSettings {
+    let config = json!({"snmp": section}).to_string();
+    let sections: Sections = serde_json::from_str(&config).unwrap();
+    match DriverSettings::parse("snmp", &sections) {
+        Ok(DriverSettings::Snmp(settings)) => settings,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn probe(driver: &Snmp, ip: IpAddr, settings: &SnmpSettings) -> Finding {
+    let (to, findings) = crossbeam_channel::unbounded();
+    driver.ask(ip, settings, Reply::new(0, to));
+    findings.recv().unwrap().finding
+}
+
 fn ask(address: SocketAddr, community: &str, timeout: Duration, retries: u8) -> Finding {
-    let found = probe(
-        address.ip(),
-        &SnmpSettings {
-            community: Secret::new(community),
-            port: address.port(),
-            timeout,
-            retries,
-        },
-    );
+    let settings = settings(&json!({
+        "community": community,
+        "port": address.port(),
+        "timeout_s": timeout.as_secs_f64(),
+        "retries": retries,
+    }));
+    let found = probe(&driver(), address.ip(), &settings);
     assert!(
         !format!("{found:?}").contains(community),
         "the community is shown"
@@ -167,15 +190,6 @@ fn a_real_agent() {
         &found,
         &format!("no answer from port {port}, or wrong community"),
     );
-
-    // A stack as small as the workers', and smaller.
-    thread::scope(|scope| {
-        let prober = thread::Builder::new()
-            .stack_size(64 * 1024)
-            .spawn_scoped(scope, || ask(snmpd.v4, COMMUNITY, PATIENT, 1))
-            .unwrap();
-        assert_eq!(prober.join().unwrap().status, Status::Online);
-    });
 }
 
 #[test]

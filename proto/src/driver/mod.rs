@@ -11,7 +11,10 @@ use serde_json::value::RawValue;
 
 pub use ping::PingSettings;
 pub use pjlink::PjlinkSettings;
-pub use snmp::SnmpSettings;
+pub use snmp::{
+    Limits, Oid, PROFILES, Profile, Reading, ReadingKind, SnmpAccess, SnmpAuth, SnmpCipher,
+    SnmpHash, SnmpPriv, SnmpSecurity, SnmpSettings, SnmpUser, Thresholds,
+};
 
 use crate::FieldError;
 use crate::field::from_json;
@@ -21,7 +24,7 @@ use crate::field::from_json;
 pub enum DriverSettings {
     /// ICMP echo.
     Ping(PingSettings),
-    /// SNMP v2c.
+    /// SNMP of versions 1, 2c and 3.
     Snmp(SnmpSettings),
     /// PJLink over TCP.
     Pjlink(PjlinkSettings),
@@ -230,10 +233,13 @@ mod tests {
         assert_eq!(
             parse("SNMP ", "{}").unwrap(),
             DriverSettings::Snmp(SnmpSettings {
-                community: Secret::new("public"),
+                access: SnmpAccess::V2c {
+                    community: Secret::new("public"),
+                },
                 port: 161,
                 timeout: Duration::from_secs(2),
                 retries: 1,
+                readings: [].into(),
             })
         );
         assert_eq!(
@@ -300,11 +306,11 @@ mod tests {
             ),
             (
                 "snmp",
-                r#"{"snmp":{"version":"3","community":"","retries":9}}"#,
+                r#"{"snmp":{"version":"4","community":"","retries":9}}"#,
                 vec![
                     "driver_config.snmp.retries: 9 is not between 0 and 5",
+                    "driver_config.snmp.version: \"4\" is not \"1\", \"2c\" or \"3\"",
                     "driver_config.snmp.community: is empty",
-                    "driver_config.snmp.version: \"3\" is not supported, only \"2c\"",
                 ],
             ),
             (
