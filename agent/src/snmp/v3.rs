@@ -39,8 +39,18 @@ const MASTERS_MAX: usize = 256;
 
 /// Keys of passwords, which cost a hash over a megabyte each: kept for all
 /// devices together.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Masters(Rc<RefCell<HashMap<(SnmpHash, String), Rc<[u8]>>>>);
+#[derive(Clone, Default)]
+pub(super) struct Masters(Rc<RefCell<MasterKeys>>);
+
+/// By protocol and password.
+type MasterKeys = HashMap<(SnmpHash, String), Rc<[u8]>>;
+
+// The passwords are its keys.
+impl fmt::Debug for Masters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Masters({})", self.0.borrow().len())
+    }
+}
 
 impl Masters {
     fn key(&self, hash: SnmpHash, password: &Secret) -> Rc<[u8]> {

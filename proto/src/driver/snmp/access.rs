@@ -220,9 +220,9 @@ fn validate_community(community: Option<Secret>, errors: &mut Vec<FieldError>) -
 
 #[derive(Clone, Copy, PartialEq, PartialOrd)]
 enum Level {
-    NoAuthNoPriv,
-    AuthNoPriv,
-    AuthPriv,
+    Open,
+    Auth,
+    AuthAndPriv,
 }
 
 impl Document {
@@ -252,14 +252,14 @@ impl Document {
         let level = match given(self.level) {
             // The most that the passwords allow.
             None => match (&auth_password, &priv_password) {
-                (_, Some(_)) => Some(Level::AuthPriv),
-                (Some(_), None) => Some(Level::AuthNoPriv),
-                (None, None) => Some(Level::NoAuthNoPriv),
+                (_, Some(_)) => Some(Level::AuthAndPriv),
+                (Some(_), None) => Some(Level::Auth),
+                (None, None) => Some(Level::Open),
             },
             Some(text) => match plain(&text).as_str() {
-                "NOAUTHNOPRIV" => Some(Level::NoAuthNoPriv),
-                "AUTHNOPRIV" => Some(Level::AuthNoPriv),
-                "AUTHPRIV" => Some(Level::AuthPriv),
+                "NOAUTHNOPRIV" => Some(Level::Open),
+                "AUTHNOPRIV" => Some(Level::Auth),
+                "AUTHPRIV" => Some(Level::AuthAndPriv),
                 _ => {
                     errors.push(FieldError::new(
                         "level",
@@ -285,9 +285,9 @@ impl Document {
         };
         let security = match level {
             None => None,
-            Some(Level::NoAuthNoPriv) => Some(SnmpSecurity::NoAuthNoPriv),
-            Some(Level::AuthNoPriv) => auth().map(SnmpSecurity::AuthNoPriv),
-            Some(Level::AuthPriv) => {
+            Some(Level::Open) => Some(SnmpSecurity::NoAuthNoPriv),
+            Some(Level::Auth) => auth().map(SnmpSecurity::AuthNoPriv),
+            Some(Level::AuthAndPriv) => {
                 let auth = auth();
                 let cipher = protocol(
                     "priv_protocol",
