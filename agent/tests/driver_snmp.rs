@@ -4,24 +4,19 @@
 // The helpers of a test are outside what clippy takes for one.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::fs;
+mod snmp_support;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use av_agent::driver::workers::Workers;
-use av_agent::driver::{Reply, Rim};
 use av_agent::finding::Finding;
-use av_agent::snmp::Snmp;
-use av_agent::supervisor::Health;
-use av_proto::driver::{DriverSettings, Sections, SnmpSettings};
 use av_proto::verdict::Status;
 use serde_json::{Value, json};
-use tempfile::TempDir;
+
+use snmp_support::{Snmpd, driver, probe, settings};
 
 const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const COMMUNITY: &str = "c0mmunity-Word";
@@ -29,29 +24,6 @@ const COMMUNITY: &str = "c0mmunity-Word";
 const PATIENT: Duration = Duration::from_secs(20);
 /// For tests that wait for its end.
 const HASTY: Duration = Duration::from_millis(300);
-
-fn driver() -> Snmp {
-    let health = Health::default();
-    Snmp::start(&Rim {
-        workers: Workers::new(&health),
-        health,
-    })
-}
-
-fn settings(section: &Value) -> SnmpSettings {
-    let config = json!({"snmp": section}).to_string();
-    let sections: Sections = serde_json::from_str(&config).unwrap();
-    match DriverSettings::parse("snmp", &sections) {
-        Ok(DriverSettings::Snmp(settings)) => settings,
-        other => panic!("{other:?}"),
-    }
-}
-
-fn probe(driver: &Snmp, ip: IpAddr, settings: &SnmpSettings) -> Finding {
-    let (to, findings) = crossbeam_channel::unbounded();
-    driver.ask(ip, settings, Reply::new(0, to));
-    findings.recv().unwrap().finding
-}
 
 fn ask(address: SocketAddr, community: &str, timeout: Duration, retries: u8) -> Finding {
     let settings = settings(&json!({
@@ -78,82 +50,17 @@ fn assert_no_answer(found: &Finding, detail: &str) {
     assert!(found.metrics["sys_uptime"].is_null());
 }
 
-/// A net-snmp agent of our own, on IPv4 and IPv6 loopback.
-struct Snmpd {
-    process: Child,
-    v4: SocketAddr,
-    v6: SocketAddr,
-    folder: TempDir,
-}
-
-impl Snmpd {
-    fn start() -> Self {
-        let program = ["/usr/sbin/snmpd", "/usr/local/sbin/snmpd"]
-            .into_iter()
-            .find(|path| Path::new(path).exists())
-            .expect("there is no snmpd: install the Debian package snmpd");
-        let free = |host: &str| {
-            let socket = UdpSocket::bind(format!("{host}:0")).unwrap();
-            socket.local_addr().unwrap()
-        };
-        let (v4, v6) = (free("127.0.0.1"), free("[::1]"));
-        let folder = tempfile::tempdir().unwrap();
-        let config = format!(
-            "agentAddress udp:127.0.0.1:{},udp6:[::1]:{}\n\
-             rocommunity {COMMUNITY} 127.0.0.1\n\
-             rocommunity6 {COMMUNITY} ::1\n\
-             view interfaces included .1.3.6.1.2.1.2\n\
-             rocommunity restricted 127.0.0.1 -V interfaces\n\
-             sysDescr Caf",
-            v4.port(),
-            v6.port()
-        );
-        // Latin 1, as an old device would have it.
-        let config = [config.as_bytes(), b"\xe9 display, version 1\n"].concat();
-        let path = folder.path().join("snmpd.conf");
-        fs::write(&path, config).unwrap();
-        let log = fs::File::create(folder.path().join("log")).unwrap();
-        let process = Command::new(program)
-            .args(["-f", "-C", "-Loe", "-I", "-smux", "-c"])
-            .arg(&path)
-            .arg("-p")
-            .arg(folder.path().join("pid"))
-            .env("SNMP_PERSISTENT_DIR", folder.path())
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let mut snmpd = Self {
-            process,
-            v4,
-            v6,
-            folder,
-        };
-        let limit = Instant::now() + Duration::from_secs(60);
-        while ask(snmpd.v4, COMMUNITY, HASTY, 0).status != Status::Online {
-            let ended = snmpd.process.try_wait().unwrap();
-            assert!(
-                ended.is_none() && Instant::now() < limit,
-                "snmpd does not serve ({ended:?}):\n{}",
-                fs::read_to_string(snmpd.folder.path().join("log")).unwrap_or_default()
-            );
-            thread::sleep(Duration::from_millis(50));
-        }
-        snmpd
-    }
-}
-
-impl Drop for Snmpd {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 #[test]
 fn a_real_agent() {
-    let snmpd = Snmpd::start();
+    let config = format!(
+        "rocommunity {COMMUNITY} 127.0.0.1\n\
+         rocommunity6 {COMMUNITY} ::1\n\
+         view interfaces included .1.3.6.1.2.1.2\n\
+         rocommunity restricted 127.0.0.1 -V interfaces\n\
+         sysDescr Caf"
+    );
+    // Latin 1, as an old device would have it.
+    let snmpd = Snmpd::start(&[config.as_bytes(), b"\xe9 display, version 1\n"].concat());
     let mut uptimes = Vec::new();
     for address in [snmpd.v4, snmpd.v6] {
         let found = ask(address, COMMUNITY, PATIENT, 1);
