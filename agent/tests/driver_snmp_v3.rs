@@ -135,11 +135,6 @@ fn what_the_agent_does_not_accept_is_told() {
             with("level", "authNoPriv"),
             "agent refuses: authorizationError (16): check the community's rights",
         ),
-        (
-            "privacy password",
-            with("priv_password", "something else"),
-            "agent refuses: wrong privacy password or protocol (usmStatsDecryptionErrors)",
-        ),
     ] {
         let found = ask(&driver, snmpd.v4, &user);
         assert_eq!(found.status, Status::Online, "{case}");
@@ -148,6 +143,25 @@ fn what_the_agent_does_not_accept_is_told() {
         assert!(found.metrics["sys_descr"].is_null(), "{case}");
         // It is not held against the right one.
         assert_read(&ask(&driver, snmpd.v4, &good), case);
+    }
+}
+
+#[test]
+fn an_agent_that_cannot_decrypt_says_no_more_than_who_it_is() {
+    let snmpd = Snmpd::start(config().as_bytes());
+    let driver = driver();
+    let good = pair("SHA-256", "AES-128");
+    for field in ["priv_password", "context"] {
+        let mut user = good.clone();
+        user[field] = "something else".into();
+        for time in ["first", "second"] {
+            let found = ask_within(&driver, snmpd.v4, &user, 0.5);
+            assert_eq!(found.status, Status::Online, "{field}, {time}");
+            let said = "agent refuses: it says who it is, but not more: wrong privacy password or protocol, or it does not have the context";
+            assert_eq!(found.detail.as_deref(), Some(said), "{field}, {time}");
+            assert_eq!(found.metrics["snmp_ok"], false);
+        }
+        assert_read(&ask(&driver, snmpd.v4, &good), field);
     }
 }
 

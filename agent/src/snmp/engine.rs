@@ -12,7 +12,7 @@ use mio::{Events, Interest, Poll, Token};
 use super::finding::{Outcome, finding};
 use super::pdu::Stray;
 use super::plan::Plan;
-use super::session::{Progress, Session};
+use super::session::{Answer, Progress, Session};
 use super::socket::{Event, Family, Wire};
 use super::v3::{Dialogue, Incoming, Masters};
 use crate::driver::engine::Deadlines;
@@ -324,10 +324,9 @@ impl Probes {
         let Some(flight) = self.flights.get_mut(&key) else {
             return;
         };
-        let outcome = if flight.session.has_heard() {
-            Outcome::Answered(flight.session.cut_short("the agent stopped answering"))
-        } else {
-            Outcome::Silent(flight.stray)
+        let outcome = match flight.session.fall_silent() {
+            Some(answer) => Outcome::Answered(answer),
+            None => Outcome::Silent(flight.stray),
         };
         self.end(key, &outcome);
     }
@@ -343,13 +342,21 @@ impl Probes {
             }
         }
         flight.reply.send(finding(outcome, &flight.settings));
-        if let Some(dialogue) = flight.session.dialogue() {
-            if !dialogue.is_discovering() {
-                if self.dialogues.len() >= ENGINES_MAX {
-                    self.dialogues.clear();
-                }
-                self.dialogues.insert(flight.peer, dialogue);
+        let Some(dialogue) = flight.session.dialogue() else {
+            return;
+        };
+        if matches!(
+            outcome,
+            Outcome::Answered(Answer::Values(_) | Answer::Refused(_))
+        ) {
+            if self.dialogues.len() >= ENGINES_MAX {
+                self.dialogues.clear();
             }
+            self.dialogues.insert(flight.peer, dialogue);
+        } else {
+            // Whoever is there next is asked who it is: whether that much is
+            // answered tells a dead device from a wrong password.
+            self.dialogues.remove(&flight.peer);
         }
     }
 }

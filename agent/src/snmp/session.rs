@@ -88,6 +88,8 @@ pub(super) struct Session {
     datagram: Vec<u8>,
     answers: Answers,
     heard: bool,
+    /// Its engine has told who it is, which it tells anybody.
+    met: bool,
 }
 
 impl Session {
@@ -129,6 +131,7 @@ impl Session {
             datagram: Vec::new(),
             answers: Answers::default(),
             heard: false,
+            met: false,
         };
         session.build(now);
         Some(session)
@@ -139,11 +142,6 @@ impl Session {
         &self.datagram
     }
 
-    /// Whether the agent has answered anything yet.
-    pub(super) fn has_heard(&self) -> bool {
-        self.heard
-    }
-
     /// What is known of the engine of version 3, for the next probe.
     pub(super) fn dialogue(self) -> Option<Dialogue> {
         match self.wrapping {
@@ -152,8 +150,17 @@ impl Session {
         }
     }
 
-    /// Ends a probe whose agent fell silent after its first answer.
-    pub(super) fn cut_short(&mut self, why: &'static str) -> Answer {
+    /// Ends a probe whose agent has fallen silent; `None` where it said
+    /// nothing at all.
+    pub(super) fn fall_silent(&mut self) -> Option<Answer> {
+        match (self.heard, self.met) {
+            (true, _) => Some(self.cut_short("the agent stopped answering")),
+            (false, true) => Some(Answer::Fault(UsmFault::Silent)),
+            (false, false) => None,
+        }
+    }
+
+    fn cut_short(&mut self, why: &'static str) -> Answer {
         self.answers.cut_short = Some(why);
         Answer::Values(std::mem::take(&mut self.answers))
     }
@@ -185,7 +192,10 @@ impl Session {
         see(&incoming);
         let pdu = match incoming {
             Incoming::Pdu(pdu) => pdu,
-            Incoming::Again => return Ok(self.send_next(now)),
+            Incoming::Again => {
+                self.met = true;
+                return Ok(self.send_next(now));
+            }
             Incoming::Fault(fault) => return Ok(Progress::Done(Answer::Fault(fault))),
         };
         self.heard = true;

@@ -133,6 +133,9 @@ pub(super) enum UsmFault {
     Decryption,
     UnknownContext,
     UnknownSecurityModel,
+    /// It tells who it is, and then says nothing, as net-snmp does where it
+    /// cannot decrypt.
+    Silent,
     /// A report of another kind.
     Other,
 }
@@ -170,6 +173,9 @@ impl UsmFault {
             Self::UnknownContext => "it does not have the context",
             Self::UnknownSecurityModel => {
                 "it has no user-based security (snmpUnknownSecurityModels)"
+            }
+            Self::Silent => {
+                "it says who it is, but not more: wrong privacy password or protocol, or it does not have the context"
             }
             Self::Other => "it sends a report that says nothing known",
         }
