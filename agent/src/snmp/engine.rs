@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use av_proto::driver::{SnmpAccess, SnmpSettings, SnmpUser};
-use crossbeam_channel::{Receiver, TryRecvError};
+use crossbeam_channel::TryRecvError;
 use mio::{Events, Interest, Poll, Token};
 
 use super::finding::{Outcome, finding};
@@ -15,7 +15,7 @@ use super::plan::Plan;
 use super::session::{Answer, Progress, Session};
 use super::socket::{Event, Family, Wire};
 use super::v3::{Dialogue, Incoming, Masters};
-use crate::driver::engine::Deadlines;
+use crate::driver::engine::{Deadlines, Work};
 use crate::driver::{Reply, wire};
 
 /// More than an agent may send unasked (RFC 3417, 3.2.1: 484 bytes), and than
@@ -71,7 +71,7 @@ struct Flight {
 #[derive(Debug)]
 pub(super) struct Engine {
     poll: Poll,
-    work: Receiver<Job>,
+    work: Work<Job>,
     v4: Result<Wire, String>,
     v6: Result<Wire, String>,
 }
@@ -79,7 +79,7 @@ pub(super) struct Engine {
 impl Engine {
     /// Opens a socket for each family. One that cannot be had is no error
     /// here: its probes say so.
-    pub(super) fn new(poll: Poll, work: Receiver<Job>) -> Self {
+    pub(super) fn new(poll: Poll, work: Work<Job>) -> Self {
         let open = |family, token| {
             let mut wire = Wire::open(family).map_err(|error| error.to_string())?;
             poll.registry()
