@@ -101,7 +101,7 @@ impl Drivers {
         };
         Self(vec![
             Box::new(icmp::Ping::start(&rim)),
-            Box::new(snmp::Snmp::start(&rim)),
+            Box::new(snmp::Snmp::start(&rim.health)),
             Box::new(pjlink::Pjlink::start(&rim)),
         ])
     }

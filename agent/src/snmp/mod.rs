@@ -32,7 +32,7 @@ use av_proto::driver::{DriverSettings, SnmpSettings};
 use mio::Poll;
 
 use crate::driver::engine::{Inbox, spawn};
-use crate::driver::{Driver, Reply, Rim};
+use crate::driver::{Driver, Reply};
 use crate::supervisor::Health;
 use engine::{Engine, Job};
 use finding::{Outcome, finding};
@@ -44,10 +44,11 @@ pub struct Snmp {
 }
 
 impl Snmp {
-    /// Starts the thread. When the system refuses it, probes say so.
+    /// Starts the thread, whose panics are told to `health`. When the system
+    /// refuses it, probes say so.
     #[must_use]
-    pub fn start(rim: &Rim) -> Self {
-        let inbox = start(&rim.health).map_err(|error| {
+    pub fn start(health: &Health) -> Self {
+        let inbox = start(health).map_err(|error| {
             log::error!("❌ The SNMP thread did not start: {error}");
             error.to_string()
         });

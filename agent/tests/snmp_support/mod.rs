@@ -10,8 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use av_agent::driver::workers::Workers;
-use av_agent::driver::{ProbeNow, Reply, Rim};
+use av_agent::driver::Reply;
 use av_agent::finding::Finding;
 use av_agent::snmp::Snmp;
 use av_agent::supervisor::Health;
@@ -24,12 +23,7 @@ use tempfile::TempDir;
 const READY: &str = "is-it-ready";
 
 pub fn driver() -> Snmp {
-    let health = Health::default();
-    Snmp::start(&Rim {
-        workers: Workers::new(&health),
-        health,
-        probe_now: ProbeNow::channel().0,
-    })
+    Snmp::start(&Health::default())
 }
 
 /// The settings of a `driver_config.snmp`.
