@@ -514,7 +514,7 @@ mod tests {
                 sent += 1;
                 on_the_way.push_back((now + ms(2), departure));
             }
-            let trickle = u32::try_from((now - t).as_micros() / 100).unwrap();
+            let trickle = u32::try_from((now - t).as_micros() / 50).unwrap();
             assert!(sent <= 64 + answered + trickle, "too fast at {:?}", now - t);
             if bench.flight.probes.is_empty() {
                 break;

@@ -19,7 +19,7 @@ mod engine;
 mod flight;
 mod outcome;
 mod pace;
-mod packet;
+pub mod packet;
 mod round;
 mod socket;
 
@@ -40,9 +40,9 @@ use crate::supervisor::Health;
 use engine::{Engine, Link, Random};
 use flight::{Counters, Job};
 use round::Round;
-use socket::{Family, SendFault};
+use socket::SendFault;
 
-pub use socket::Mode;
+pub use socket::{Family, Mode};
 
 /// The driver `ping`.
 #[derive(Debug)]
@@ -191,7 +191,7 @@ impl Pinger {
     /// Begins to ping `ip` and returns at once. The finding goes to `reply`,
     /// at the latest (`count` - 1) × 250 ms + `timeout` after the first echo
     /// left. Any number of probes may be in flight: their echoes leave at a
-    /// bounded rate, 64 at once and then one for each answer, or each 100 µs
+    /// bounded rate, 64 at once and then one for each answer, or each 50 µs
     /// where no answers come.
     ///
     /// Online: one answer at least. Offline: none, or an ICMP error. Unknown:

@@ -32,15 +32,18 @@ const IPV6_HEADER: usize = 40;
 /// Identifier and sequence number are 16 bits each and guessable: another
 /// process can use the same. The random words in the payload cannot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Echo {
+pub struct Echo {
+    /// One for each socket.
     pub identifier: u16,
+    /// One for each echo in flight on a socket.
     pub sequence: u16,
+    /// What the payload begins with.
     pub mark: Mark,
 }
 
 /// The start of an echo's payload, returned unchanged by whoever answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Mark {
+pub struct Mark {
     /// Random, one for each socket: tells our echoes from a stranger's.
     pub socket: u64,
     /// Random, one for each probe: tells a live probe from a finished one.
@@ -49,7 +52,7 @@ pub(super) struct Mark {
 
 /// How the kernel hands over what a socket received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Framing {
+pub enum Framing {
     /// An IPv4 raw socket: the IP header comes first.
     Ipv4Header,
     /// An ICMP datagram socket, and every ICMPv6 socket: no IP header.
@@ -58,18 +61,21 @@ pub(super) enum Framing {
 
 /// A packet that may concern an echo of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Heard {
+pub enum Heard {
     /// An echo reply (RFC 792; RFC 4443, 4.2).
     Reply(Echo),
     /// An ICMP error that quotes an echo request.
     Failed {
         /// Where the quoted request was going.
         destination: IpAddr,
+        /// The quoted request's.
         identifier: u16,
+        /// The quoted request's.
         sequence: u16,
         /// Routers may quote as little as the first 8 bytes, which is too
         /// little for the payload.
         mark: Option<Mark>,
+        /// What is said of it.
         error: IcmpError,
     },
 }
@@ -95,9 +101,12 @@ impl fmt::Display for Heard {
 
 /// What an ICMP error says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct IcmpError {
+pub struct IcmpError {
+    /// Whether the numbers are ICMP's or ICMPv6's.
     pub family: Family,
+    /// The message's type.
     pub kind: u8,
+    /// The message's code.
     pub code: u8,
 }
 
@@ -113,7 +122,8 @@ impl IcmpError {
 
     /// In a technician's words. Codes: RFC 792, RFC 1122 (3.2.2.1), RFC 1812
     /// (5.2.7.1) and RFC 4443 (3.1).
-    pub(super) fn reason(self) -> &'static str {
+    #[must_use]
+    pub fn reason(self) -> &'static str {
         match (self.family, self.kind, self.code) {
             (Family::V4, 3, 0 | 6 | 11) => "destination network unreachable",
             (Family::V4, 3, 1 | 7 | 12) => "destination host unreachable",
@@ -142,7 +152,8 @@ impl fmt::Display for IcmpError {
 }
 
 /// An ICMP echo request (RFC 792).
-pub(super) fn request_v4(echo: Echo) -> Vec<u8> {
+#[must_use]
+pub fn request_v4(echo: Echo) -> Vec<u8> {
     let mut bytes = vec![0; HEADER + PAYLOAD];
     if let Some(mut packet) = MutableEchoRequestPacket::new(&mut bytes) {
         packet.set_icmp_type(IcmpTypes::EchoRequest);
@@ -159,7 +170,8 @@ pub(super) fn request_v4(echo: Echo) -> Vec<u8> {
 
 /// An ICMPv6 echo request (RFC 4443, 4.1). The checksum, which covers the
 /// source address, is the kernel's to fill in.
-pub(super) fn request_v6(echo: Echo) -> Vec<u8> {
+#[must_use]
+pub fn request_v6(echo: Echo) -> Vec<u8> {
     let mut bytes = vec![0; HEADER + PAYLOAD];
     if let Some(mut packet) = MutableEchoRequestV6::new(&mut bytes) {
         packet.set_icmpv6_type(Icmpv6Types::EchoRequest);
@@ -179,7 +191,8 @@ fn payload(mark: Mark) -> [u8; PAYLOAD] {
 
 /// Reads what an IPv4 ICMP socket received. `None`: nothing that concerns
 /// an echo, or not well formed.
-pub(super) fn parse_v4(bytes: &[u8], framing: Framing) -> Option<Heard> {
+#[must_use]
+pub fn parse_v4(bytes: &[u8], framing: Framing) -> Option<Heard> {
     let message = match framing {
         Framing::Bare => bytes,
         Framing::Ipv4Header => ipv4_payload(bytes)?.1,
@@ -207,7 +220,8 @@ pub(super) fn parse_v4(bytes: &[u8], framing: Framing) -> Option<Heard> {
 }
 
 /// Reads what an ICMPv6 socket received. `None` as for [`parse_v4`].
-pub(super) fn parse_v6(bytes: &[u8]) -> Option<Heard> {
+#[must_use]
+pub fn parse_v6(bytes: &[u8]) -> Option<Heard> {
     let packet = Icmpv6Packet::new(bytes)?;
     match packet.get_icmpv6_type() {
         Icmpv6Types::EchoReply => {
@@ -251,12 +265,8 @@ fn ipv4_payload(bytes: &[u8]) -> Option<(Ipv4Addr, &[u8])> {
 /// Reads an entry of a datagram socket's error queue (`IP_RECVERR`,
 /// `IPV6_RECVERR`): the request as far as it was quoted, where it was going,
 /// and the type and code of the error.
-pub(super) fn parse_queued(
-    quoted: &[u8],
-    destination: IpAddr,
-    kind: u8,
-    code: u8,
-) -> Option<Heard> {
+#[must_use]
+pub fn parse_queued(quoted: &[u8], destination: IpAddr, kind: u8, code: u8) -> Option<Heard> {
     let error = IcmpError::new(Family::of(destination), kind, code)?;
     match destination {
         IpAddr::V4(destination) => failed_v4(error, destination, quoted),
@@ -300,10 +310,10 @@ fn mark(payload: &[u8]) -> Option<Mark> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
 
-    pub(in super::super) const ECHO: Echo = Echo {
+    const ECHO: Echo = Echo {
         identifier: 0xfffe,
         sequence: 0xffff,
         mark: Mark {
@@ -339,7 +349,7 @@ pub(super) mod tests {
         summed(message)
     }
 
-    pub(in super::super) fn reply_v6(echo: Echo) -> Vec<u8> {
+    fn reply_v6(echo: Echo) -> Vec<u8> {
         let mut message = request_v6(echo);
         message[0] = 129;
         message

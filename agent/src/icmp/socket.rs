@@ -26,21 +26,28 @@ const STAMP_MAX: Duration = Duration::from_secs(1);
 const ORIGIN_ICMP: u8 = 2;
 const ORIGIN_ICMP6: u8 = 3;
 
+/// Which IP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Family {
+pub enum Family {
+    /// IPv4.
     V4,
+    /// IPv6.
     V6,
 }
 
 impl Family {
-    pub(super) fn of(ip: IpAddr) -> Self {
+    /// An address's.
+    #[must_use]
+    pub fn of(ip: IpAddr) -> Self {
         match ip {
             IpAddr::V4(_) => Self::V4,
             IpAddr::V6(_) => Self::V6,
         }
     }
 
-    pub(super) fn name(self) -> &'static str {
+    /// As people call it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Self::V4 => "IPv4",
             Self::V6 => "IPv6",
