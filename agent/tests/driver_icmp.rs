@@ -15,14 +15,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use av_agent::driver::Reply;
+use av_agent::config::parse_site;
+use av_agent::driver::{Drivers, Prober, Reply};
 use av_agent::finding::Finding;
 use av_agent::icmp::{Mode, Pinger};
 use av_agent::supervisor::Health;
+use av_proto::config::Device;
 use av_proto::driver::PingSettings;
 use av_proto::verdict::Status;
 use crossbeam_channel::unbounded;
 use pnet::packet::icmp::{IcmpPacket, checksum};
+use serde_json::{Value, json};
 use socket2::{Domain, Protocol, Socket, Type};
 
 const INSIDE: &str = "AV_TEST_INSIDE";
@@ -166,6 +169,61 @@ fn many_probes_share_one_raw_socket() {
         assert_eq!((stats.duplicates, stats.late), (0, 0));
         assert!(stats.unrelated > 0);
     }
+}
+
+/// No thread for each, no echo lost to a full buffer, and each counted.
+#[test]
+fn thousands_are_in_flight_on_one_thread() {
+    let setup = "echo 0 0 >/proc/sys/net/ipv4/ping_group_range";
+    if !inside("thousands_are_in_flight_on_one_thread", setup, "") {
+        return;
+    }
+    let drivers = Drivers::start(&Health::default());
+    let ping_all = |devices: &[Device]| {
+        let (to, found) = unbounded();
+        for (ticket, device) in devices.iter().enumerate() {
+            drivers.begin(device, Reply::new(ticket, to.clone()));
+        }
+        drop(to);
+        let found: Vec<_> = found.iter().collect();
+        assert_eq!(found.len(), devices.len());
+        for done in found {
+            assert_online(&done.finding);
+        }
+    };
+    let devices: Vec<Value> = (1..=4000_u16)
+        .map(|n| {
+            let [high, low] = n.to_be_bytes();
+            json!({
+                "ip": format!("127.1.{high}.{low}"), "name": "", "driver": "ping",
+                "driver_config": {"ping": {"timeout_s": 20}},
+            })
+        })
+        .collect();
+    let site = json!({"site_name": "Paris", "devices": devices});
+    let devices = parse_site(site.to_string().as_bytes()).unwrap().devices;
+    assert_eq!(devices.len(), 4000);
+    ping_all(&devices[..1]);
+    let threads = || std::fs::read_dir("/proc/self/task").unwrap().count();
+    let before = threads();
+    ping_all(&devices[1..]);
+    assert_eq!(threads(), before);
+    let counted: Vec<_> = drivers
+        .counters()
+        .map(|counter| (counter.name, counter.value))
+        .filter(|(name, _)| name.starts_with("av_agent_ping_"))
+        .collect();
+    assert_eq!(
+        counted,
+        [
+            ("av_agent_ping_sent_total", 12_000),
+            ("av_agent_ping_answered_total", 12_000),
+            ("av_agent_ping_duplicates_total", 0),
+            ("av_agent_ping_late_total", 0),
+            ("av_agent_ping_unrelated_total", 0),
+            ("av_agent_ping_no_room_total", 0),
+        ]
+    );
 }
 
 #[test]
