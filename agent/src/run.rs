@@ -97,7 +97,7 @@ pub fn run(settings: &Settings, terminate: &Receiver<()>) -> Result<(), RunError
         interval: settings.sync_interval(),
         interval_min: settings.sync_interval_min,
         sync_now: sync_asked,
-        config_changed,
+        config_changed: config_changed.clone(),
         stop: stop.clone(),
     };
     let notices = settings
@@ -142,6 +142,9 @@ pub fn run(settings: &Settings, terminate: &Receiver<()>) -> Result<(), RunError
             fallback: loaded.fallback,
         },
         sync_now,
+        // To the collector a wish and a change are the same: it looks for
+        // a new configuration and sweeps.
+        sweep_now: config_changed,
         stop,
     };
 

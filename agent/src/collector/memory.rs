@@ -1,85 +1,48 @@
 //! What is remembered of each device between sweeps and across restarts: when
 //! it was last online and since when it is offline.
 //!
-//! On disk it is one small file, written when something changed that a
-//! restart must not forget, and otherwise once an hour: a memory card wears.
-//! Times in it are wall times, because no other outlives a restart; what was
+//! Times on the disk are wall times, because no other outlives a restart; what was
 //! seen while the clock was not believed is marked, and counts from the next
 //! start on: an age that is too small makes neither doubt nor fault.
 
+mod file;
+
 use std::collections::{BTreeMap, HashSet};
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use av_proto::config::{Device, SiteConfig};
 use av_proto::verdict::{Situation, Status, Verdict, verdict};
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
 use super::state::{Moment, Observation, ago};
 use crate::clock::{Line, Trust};
-use crate::durable::write_atomic;
 use crate::finding::Finding;
+
+use file::{MemoryFile, Stored};
 
 /// How stale a `last_ok` on disk may be: nothing beside the days until doubt.
 const SAVE_EVERY: Duration = Duration::from_secs(3600);
-
-/// A device's line in the file.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-struct Stored {
-    last_ok: Option<Timestamp>,
-    offline_since: Option<Timestamp>,
-    verdict: Option<Verdict>,
-    /// `last_ok` was stamped by a clock that nobody believed.
-    #[serde(default, skip_serializing_if = "is_false")]
-    last_ok_unsynced: bool,
-    /// The same of `offline_since`.
-    #[serde(default, skip_serializing_if = "is_false")]
-    offline_since_unsynced: bool,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks like this")]
-fn is_false(value: &bool) -> bool {
-    !value
-}
-
-/// The file.
-#[derive(Debug, Serialize)]
-struct Written<'a> {
-    last_good_time: Option<Timestamp>,
-    devices: &'a BTreeMap<&'a str, Stored>,
-}
-
-/// The file as it is now, or as it was before it knew of the clock.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Document {
-    Now {
-        last_good_time: Option<Timestamp>,
-        devices: BTreeMap<String, Stored>,
-    },
-    Before(BTreeMap<String, Stored>),
-}
 
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Memory {
     last_ok: Option<Moment>,
     offline_since: Option<Moment>,
     verdict: Option<Verdict>,
+    /// Something changed that a restart must not forget.
+    changed: bool,
 }
 
 /// The memory of every device, by its address as configured.
 #[derive(Debug)]
 pub(super) struct MemoryStore {
-    path: PathBuf,
+    file: MemoryFile,
     started: Instant,
     last_good: Option<Timestamp>,
     devices: BTreeMap<String, Memory>,
-    /// Something changed that a restart must not forget.
-    changed: bool,
+    /// When the whole was last written; `None` where that is due.
     saved_at: Option<Instant>,
     /// The file holds times that were marked, and may be true by now.
     saved_unsynced: bool,
@@ -89,60 +52,37 @@ pub(super) struct MemoryStore {
 /// is none or the file cannot be read.
 #[must_use]
 pub fn last_good_time(path: &Path) -> Option<Timestamp> {
-    match serde_json::from_slice(&fs::read(path).ok()?).ok()? {
-        Document::Now { last_good_time, .. } => last_good_time,
-        Document::Before(_) => None,
-    }
+    file::last_good_time(path)
 }
 
 impl MemoryStore {
-    /// Reads the file; one that is missing or does not parse is an empty
-    /// memory, and said. `now` is when this run began.
+    /// Reads what an earlier run wrote. `now` is when this one began.
     pub(super) fn load(path: &Path, now: Instant) -> Self {
-        let parsed = match fs::read(path) {
-            Ok(content) => serde_json::from_slice(&content).map_err(io::Error::from),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Ok(Document::Before(BTreeMap::new()))
-            }
-            Err(error) => Err(error),
-        };
-        let document = parsed.unwrap_or_else(|error| {
-            log::warn!(
-                "⚠️ {}: {error}; last seen times start afresh",
-                path.display()
-            );
-            Document::Before(BTreeMap::new())
-        });
-        let (last_good, stored) = match document {
-            Document::Now {
-                last_good_time,
-                devices,
-            } => (last_good_time, devices),
-            Document::Before(devices) => (None, devices),
-        };
+        let (file, loaded) = MemoryFile::load(path);
         let moment = |at: Option<Timestamp>, unsynced: bool| {
             at.map(|at| match unsynced {
                 true => Moment::Here(now),
                 false => Moment::Before(at),
             })
         };
-        let devices = stored
+        let devices = loaded
+            .devices
             .into_iter()
             .map(|(ip, stored)| {
                 let memory = Memory {
                     last_ok: moment(stored.last_ok, stored.last_ok_unsynced),
                     offline_since: moment(stored.offline_since, stored.offline_since_unsynced),
                     verdict: stored.verdict,
+                    changed: false,
                 };
                 (ip, memory)
             })
             .collect();
         Self {
-            path: path.to_owned(),
+            file,
             started: now,
-            last_good,
+            last_good: loaded.last_good,
             devices,
-            changed: false,
             saved_at: None,
             saved_unsynced: false,
         }
@@ -154,7 +94,10 @@ impl MemoryStore {
         let before = self.devices.len();
         self.devices
             .retain(|ip, _| configured.contains(ip.as_str()));
-        self.changed |= self.devices.len() != before;
+        if self.devices.len() != before {
+            // The log cannot say that something is gone.
+            self.saved_at = None;
+        }
     }
 
     /// Whether the device was offline when it was last probed.
@@ -202,7 +145,7 @@ impl MemoryStore {
         );
         let verdict_changed = memory.verdict != Some(verdict);
         memory.verdict = Some(verdict);
-        self.changed |= verdict_changed || memory.offline_since != offline_before;
+        memory.changed |= verdict_changed || memory.offline_since != offline_before;
         let undecided = finding.status == Status::Offline && verdict == Verdict::Unknown;
         let decides_in = memory.offline_since.filter(|_| undecided).map(|since| {
             let alert_after = Duration::from_secs(device.expectations.alert_after_s.into());
@@ -225,49 +168,57 @@ impl MemoryStore {
         }
     }
 
-    /// Writes the file where it is due.
+    /// Writes what is due: the whole once an hour, in between what changed.
     ///
     /// # Errors
     /// When it cannot be written; it is then due again.
     pub(super) fn save(&mut self, now: Instant, line: &Line) -> io::Result<()> {
-        let stale = self
-            .saved_at
-            .is_none_or(|saved| now.duration_since(saved) >= SAVE_EVERY);
         let is_true = line.trust.is_true();
-        let better = self.saved_unsynced && is_true;
-        if !self.changed && !stale && !better {
-            return Ok(());
-        }
-        if let Some(parent) = self.path.parent() {
-            fs::create_dir_all(parent)?;
-        }
+        let is_recent = self
+            .saved_at
+            .is_some_and(|saved| now.duration_since(saved) < SAVE_EVERY);
+        // What is marked in the file may be put right by now.
+        let is_whole_due = !is_recent || (self.saved_unsynced && is_true);
         if matches!(line.trust, Trust::Known | Trust::Backend) {
             self.last_good = Some(line.wall(now));
         }
-        let unsynced = |moment: Option<Moment>| matches!(moment, Some(Moment::Here(_))) && !is_true;
         let devices: BTreeMap<&str, Stored> = self
             .devices
             .iter()
-            .map(|(ip, memory)| {
-                let stored = Stored {
-                    last_ok: memory.last_ok.map(|moment| moment.wall(line)),
-                    offline_since: memory.offline_since.map(|moment| moment.wall(line)),
-                    verdict: memory.verdict,
-                    last_ok_unsynced: unsynced(memory.last_ok),
-                    offline_since_unsynced: unsynced(memory.offline_since),
-                };
-                (ip.as_str(), stored)
-            })
+            .filter(|(_, memory)| is_whole_due || memory.changed)
+            .map(|(ip, memory)| (ip.as_str(), memory.stored(line)))
             .collect();
-        let written = Written {
-            last_good_time: self.last_good,
-            devices: &devices,
-        };
-        write_atomic(&self.path, &serde_json::to_vec(&written)?)?;
-        self.changed = false;
-        self.saved_at = Some(now);
-        self.saved_unsynced = !is_true;
+        if is_whole_due {
+            self.saved_at = None;
+            self.file.replace(self.last_good, &devices)?;
+            self.saved_at = Some(now);
+            self.saved_unsynced = !is_true;
+        } else if !devices.is_empty() {
+            if let Err(error) = self.file.append(&devices) {
+                self.saved_at = None;
+                return Err(error);
+            }
+            self.saved_unsynced |= !is_true;
+        }
+        for memory in self.devices.values_mut() {
+            memory.changed = false;
+        }
         Ok(())
+    }
+}
+
+impl Memory {
+    fn stored(&self, line: &Line) -> Stored {
+        let unsynced = |moment: Option<Moment>| {
+            matches!(moment, Some(Moment::Here(_))) && !line.trust.is_true()
+        };
+        Stored {
+            last_ok: self.last_ok.map(|moment| moment.wall(line)),
+            offline_since: self.offline_since.map(|moment| moment.wall(line)),
+            verdict: self.verdict,
+            last_ok_unsynced: unsynced(self.last_ok),
+            offline_since_unsynced: unsynced(self.offline_since),
+        }
     }
 }
 

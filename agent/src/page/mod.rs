@@ -57,6 +57,8 @@ pub struct Page {
     pub sources: Sources,
     /// Asks `sync` for a poll.
     pub sync_now: Sender<()>,
+    /// Asks the collector for a sweep.
+    pub sweep_now: Sender<()>,
     /// The stop signal.
     pub stop: Stop,
 }
@@ -105,11 +107,14 @@ impl Page {
             .to_owned();
         let response = match (request.method(), path.as_str()) {
             (Method::Get | Method::Head, path) => self.get(path),
-            (Method::Post, "/sync") => self.sync(&request),
+            (Method::Post, "/sync") => self.ask(&request, &self.sync_now),
+            (Method::Post, "/sweep") => self.ask(&request, &self.sweep_now),
             (_, "/" | "/style.css" | "/api/status" | "/metrics" | "/health") => {
                 with(error(405, "only GET is allowed here"), "Allow", "GET, HEAD")
             }
-            (_, "/sync") => with(error(405, "only POST is allowed here"), "Allow", "POST"),
+            (_, "/sync" | "/sweep") => {
+                with(error(405, "only POST is allowed here"), "Allow", "POST")
+            }
             _ => error(404, "there is no such page"),
         };
         // The reader may be gone; there is nobody to tell.
@@ -132,14 +137,14 @@ impl Page {
                 av_proto::exposition::CONTENT_TYPE,
             ),
             "/health" => json(200, &serde_json::json!({ "status": "ok" })),
-            "/sync" => with(error(405, "only POST is allowed here"), "Allow", "POST"),
+            "/sync" | "/sweep" => with(error(405, "only POST is allowed here"), "Allow", "POST"),
             _ => error(404, "there is no such page"),
         }
     }
 
-    /// "Sync now": for this page and for tools without a browser, and for no
-    /// other site's page.
-    fn sync(&self, request: &Request) -> Answer {
+    /// "Sync now" and "Sweep now": for this page and for tools without a
+    /// browser, and for no other site's page.
+    fn ask(&self, request: &Request, now: &Sender<()>) -> Answer {
         let field = |name: &str| {
             request
                 .headers()
@@ -148,10 +153,10 @@ impl Page {
                 .map(|header| header.value.as_str())
         };
         if !origin::is_same(field("Origin"), field("Sec-Fetch-Site"), field("Host")) {
-            return error(403, "a sync can be asked for from this page only");
+            return error(403, "this can be asked for from this page only");
         }
         // A full channel: one is asked for already.
-        let _ = self.sync_now.try_send(());
+        let _ = now.try_send(());
         if field("Accept").is_some_and(|accept| accept.contains("text/html")) {
             return with(
                 json(303, &serde_json::json!({ "ok": true })),

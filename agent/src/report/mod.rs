@@ -129,12 +129,7 @@ impl Reporter {
     /// Takes a batch: to disk, or to memory while the disk takes nothing.
     fn keep(&self, work: &mut Work, batch: Batch) {
         let stamp = Stamp::of(&batch.line, &work.run);
-        let mut devices = batch.devices;
-        while !devices.is_empty() {
-            let rest = devices.split_off(devices.len().min(DEVICES_PER_REPORT));
-            self.append(work, &stamp, devices);
-            devices = rest;
-        }
+        self.append(work, &stamp, batch.devices);
         // Something new is a reason to try at once, also in a back-off.
         if work.retry <= RETRY_MIN || work.due.is_none() {
             work.due = Some(Instant::now());
@@ -143,7 +138,10 @@ impl Reporter {
 
     fn append(&self, work: &mut Work, stamp: &Stamp, devices: Vec<ReportedDevice>) {
         let appended = match &mut work.spool {
-            Some(spool) => spool.append(&devices, stamp, &self.now()),
+            Some(spool) => {
+                let reports: Vec<&[ReportedDevice]> = devices.chunks(DEVICES_PER_REPORT).collect();
+                spool.append(&reports, stamp, &self.now())
+            }
             None => Err(SpoolError::Closed),
         };
         match appended {

@@ -1,7 +1,8 @@
 //! Reports on disk until the backend has taken them.
 //!
 //! The spool is a log in segments. A report is appended with one write and one
-//! sync, and nothing else is ever written for it: how far the backend has come
+//! sync, and nothing else is ever written for it (the
+//! reports of one sweep share both): how far the backend has come
 //! stands in the header of the next record. After a crash the newest reports
 //! may so be sent again, and the backend knows them by their sequence number.
 //!
@@ -219,25 +220,32 @@ impl Spool {
         self.lost
     }
 
-    /// Appends a report; it is on the disk when this returns. Where a limit is
-    /// reached the oldest are dropped, and their number returned.
+    /// Appends reports, with one write and one sync; they are on the disk when
+    /// this returns. Where a limit is reached the oldest are dropped, and their
+    /// number returned.
     ///
     /// # Errors
     /// When the disk does not take it; the spool is then as before.
     pub fn append(
         &mut self,
-        devices: &[ReportedDevice],
+        reports: &[&[ReportedDevice]],
         stamp: &Stamp,
         now: &Now,
     ) -> Result<u64, SpoolError> {
-        let payload = encode(devices, stamp)?;
+        let payloads = reports
+            .iter()
+            .map(|devices| encode(devices, stamp))
+            .collect::<Result<Vec<_>, _>>()?;
         let size = self.segments.back().map_or(0, |segment| segment.bytes);
         let idle = self.pending() == 0 && size > IDLE_SEGMENT_BYTES;
         if idle || size > SEGMENT_MAX_BYTES.min(self.limits.max_bytes / 4) {
             self.rotate()?;
         }
-        self.write(self.newest + 1, &payload)?;
-        self.newest += 1;
+        let records: Vec<(u64, &[u8])> = (self.newest + 1..)
+            .zip(payloads.iter().map(Vec::as_slice))
+            .collect();
+        self.write(&records)?;
+        self.newest += records.len() as u64;
         self.remove_acked();
         Ok(self.enforce_limits(now))
     }
@@ -288,7 +296,7 @@ impl Spool {
     /// When the disk does not take it: the newest reports are then sent again.
     pub fn close(&mut self) -> Result<(), SpoolError> {
         if self.ack_unwritten && self.newest > 0 {
-            self.write(self.newest, &[])?;
+            self.write(&[(self.newest, &[])])?;
             self.ack_unwritten = false;
         }
         Ok(())
@@ -324,30 +332,37 @@ impl Spool {
         Ok(())
     }
 
-    /// One record, whole and synced, or nothing.
-    fn write(&mut self, seq: u64, payload: &[u8]) -> Result<(), SpoolError> {
-        let header = Header {
-            seq,
-            acked: self.acked,
-            dropped: self.dropped,
-        };
-        let record = segment::encode_record(&header, payload);
+    /// Records, each a number and a payload, whole and synced, or nothing.
+    fn write(&mut self, records: &[(u64, &[u8])]) -> Result<(), SpoolError> {
+        let encoded: Vec<Vec<u8>> = records
+            .iter()
+            .map(|(seq, payload)| {
+                let header = Header {
+                    seq: *seq,
+                    acked: self.acked,
+                    dropped: self.dropped,
+                };
+                segment::encode_record(&header, payload)
+            })
+            .collect();
         let Some(segment) = self.segments.back_mut() else {
             return Err(SpoolError::Closed);
         };
         let written = self
             .writer
-            .write_all(&record)
+            .write_all(&encoded.concat())
             .and_then(|()| self.writer.sync_data());
         if let Err(source) = written {
-            // Half a record must not stand before the next one.
+            // Half of it must not stand before the next record.
             let _ = self.writer.set_len(segment.bytes);
             return Err(SpoolError::Io {
                 path: segment.path.clone(),
                 source,
             });
         }
-        segment.grew(record.len() as u64, !payload.is_empty());
+        for (record, (_, payload)) in encoded.iter().zip(records) {
+            segment.grew(record.len() as u64, !payload.is_empty());
+        }
         self.ack_unwritten = false;
         Ok(())
     }

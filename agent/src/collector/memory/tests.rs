@@ -1,3 +1,4 @@
+use std::fs;
 use std::time::Duration;
 
 use av_proto::config::SiteParts;
@@ -211,19 +212,27 @@ fn the_file_of_an_older_agent_is_read() {
 }
 
 #[test]
-fn the_file_is_written_on_change_and_not_at_every_sweep() {
+fn the_file_is_replaced_once_an_hour_and_a_change_survives_without_that() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("devices.json");
     let mut run = Run::start(&path, 0, Trust::Known);
     run.observe(Status::Online, 0);
     run.save(0);
-    fs::remove_file(&path).unwrap();
+    let first = fs::read(&path).unwrap();
+    let files = || fs::read_dir(dir.path()).unwrap().count();
     run.observe(Status::Online, 300);
     run.save(300);
-    assert!(!path.exists(), "nothing changed");
+    assert_eq!((fs::read(&path).unwrap(), files()), (first.clone(), 1));
     run.observe(Status::Offline, 600);
     run.save(600);
-    assert!(path.exists());
+    assert_eq!((fs::read(&path).unwrap(), files()), (first.clone(), 2));
+
+    let mut next = Run::start(&path, 900, Trust::Known);
+    assert_eq!(next.verdict(Status::Offline, 0), Verdict::Fault);
+
+    run.observe(Status::Online, 3600);
+    run.save(3600);
+    assert_ne!(fs::read(&path).unwrap(), first);
 }
 
 #[test]

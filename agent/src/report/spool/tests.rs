@@ -47,7 +47,7 @@ fn open(dir: &Path) -> Spool {
 }
 
 fn append(spool: &mut Spool, text: &str) {
-    assert_eq!(spool.append(&report(text), &stamp(), &now()).unwrap(), 0);
+    assert_eq!(spool.append(&[&report(text)], &stamp(), &now()).unwrap(), 0);
 }
 
 fn stamp() -> Stamp {
@@ -83,6 +83,85 @@ fn only_segment(dir: &Path) -> PathBuf {
     let paths = segment::list(dir).unwrap();
     assert_eq!(paths.len(), 1, "{paths:?}");
     paths[0].clone()
+}
+
+#[test]
+fn the_reports_of_a_sweep_come_out_one_by_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spool = open(dir.path());
+    let reports = [report("a"), report("b"), report("c")];
+    let reports: Vec<&[ReportedDevice]> = reports.iter().map(Vec::as_slice).collect();
+    spool.append(&reports, &stamp(), &now()).unwrap();
+    append(&mut spool, "d");
+    assert_eq!(spool.pending(), 4);
+    assert_eq!(spool.peek().unwrap().unwrap().stamp, Some(stamp()));
+    spool.ack(1);
+    drop(spool);
+    let mut spool = open(dir.path());
+    assert_eq!(names(&drain(&mut spool)), ["a", "b", "c", "d"]);
+}
+
+#[test]
+fn reports_of_an_older_agent_are_read_and_it_reads_ours() {
+    let ours = encode(&report("x"), &stamp()).unwrap();
+    let mut json = Vec::new();
+    DeflateDecoder::new(ours.as_slice())
+        .read_to_end(&mut json)
+        .unwrap();
+    let read: Vec<ReportedDevice> = serde_json::from_slice(&json).unwrap();
+    assert_eq!(read[0].name, "x");
+    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(&json).unwrap();
+    let (devices, stamp) = decode(&encoder.finish().unwrap()).unwrap();
+    assert_eq!((devices[0].name.as_str(), stamp), ("x", None));
+}
+
+#[test]
+fn a_clock_that_jumps_drops_no_report() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spool = open(dir.path());
+    for i in 0..3 {
+        spool
+            .append(&[&bulky(i, 1_400_000)], &stamp(), &now())
+            .unwrap();
+    }
+    let at = |seconds: i64| Now {
+        at: Instant::now(),
+        machine: Timestamp::from_second(seconds).ok(),
+    };
+    // Decades ahead and back in 1970, in the run that wrote them.
+    for seconds in [4_000_000_000, 10] {
+        assert_eq!(
+            spool
+                .append(&[&report("x")], &stamp(), &at(seconds))
+                .unwrap(),
+            0
+        );
+    }
+    drop(spool);
+    // The next run finds files of 1970: their age is what it has seen itself.
+    for path in segment::list(dir.path()).unwrap() {
+        let file = OpenOptions::new().write(true).open(path).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH + Duration::from_secs(100))
+            .unwrap();
+    }
+    let mut spool = open(dir.path());
+    assert_eq!(spool.append(&[&report("y")], &stamp(), &now()).unwrap(), 0);
+    // And where the clock is not right, the files' times say nothing.
+    drop(spool);
+    let old = std::time::SystemTime::now() - Duration::from_secs(40 * 86_400);
+    for path in segment::list(dir.path()).unwrap() {
+        let file = OpenOptions::new().write(true).open(path).unwrap();
+        file.set_modified(old).unwrap();
+    }
+    let mut spool = open(dir.path());
+    let unset = Now {
+        at: Instant::now(),
+        machine: None,
+    };
+    assert_eq!(spool.append(&[&report("z")], &stamp(), &unset).unwrap(), 0);
+    let dropped = spool.append(&[&report("z")], &stamp(), &now()).unwrap();
+    assert_eq!(dropped, 3, "40 days old, by a clock that is right");
 }
 
 #[test]
@@ -180,7 +259,9 @@ fn damage_inside_never_gives_wrong_reports_and_never_blocks_the_rest() {
     let dir = tempfile::tempdir().unwrap();
     let mut spool = open(dir.path());
     for i in 0..3 {
-        spool.append(&bulky(i, 600_000), &stamp(), &now()).unwrap();
+        spool
+            .append(&[&bulky(i, 600_000)], &stamp(), &now())
+            .unwrap();
     }
     append(&mut spool, "after");
     drop(spool);
@@ -227,7 +308,9 @@ fn the_oldest_are_dropped_at_the_limit_and_counted_across_restarts() {
     let mut spool = Spool::open(dir.path(), limits).unwrap();
     let mut dropped = 0;
     for i in 0..40 {
-        dropped += spool.append(&bulky(i, 100_000), &stamp(), &now()).unwrap();
+        dropped += spool
+            .append(&[&bulky(i, 100_000)], &stamp(), &now())
+            .unwrap();
         assert!(
             spool.bytes() <= (1 << 20) + (400 << 10),
             "{}",
@@ -255,14 +338,14 @@ fn the_old_are_dropped_by_age() {
     let mut spool = open(dir.path());
     for i in 0..3 {
         spool
-            .append(&bulky(i, 1_400_000), &stamp(), &now())
+            .append(&[&bulky(i, 1_400_000)], &stamp(), &now())
             .unwrap();
     }
     let later = Now {
         at: Instant::now() + Duration::from_secs(31 * 86_400),
         machine: None,
     };
-    let dropped = spool.append(&report("new"), &stamp(), &later).unwrap();
+    let dropped = spool.append(&[&report("new")], &stamp(), &later).unwrap();
     assert_eq!(dropped, 3);
     assert_eq!(names(&drain(&mut spool)), ["new"]);
 }
@@ -272,7 +355,9 @@ fn acknowledged_segments_leave_the_disk() {
     let dir = tempfile::tempdir().unwrap();
     let mut spool = open(dir.path());
     for i in 0..8 {
-        spool.append(&bulky(i, 400_000), &stamp(), &now()).unwrap();
+        spool
+            .append(&[&bulky(i, 400_000)], &stamp(), &now())
+            .unwrap();
     }
     assert!(segment::list(dir.path()).unwrap().len() > 1);
     drain(&mut spool);
@@ -292,7 +377,7 @@ fn a_disk_that_says_no_is_an_error_and_loses_nothing_written() {
         .read(true)
         .open(only_segment(dir.path()))
         .unwrap();
-    assert!(spool.append(&report("b"), &stamp(), &now()).is_err());
+    assert!(spool.append(&[&report("b")], &stamp(), &now()).is_err());
     let mut spool = open(dir.path());
     append(&mut spool, "c");
     assert_eq!(
