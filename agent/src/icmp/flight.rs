@@ -124,6 +124,9 @@ impl Flight {
     /// The next echo that may leave at `now`. Whoever takes it says what
     /// became of it: [`Flight::left`] or [`Flight::stayed`].
     pub(super) fn next(&mut self, now: Instant) -> Option<Departure> {
+        if self.is_full() {
+            return None;
+        }
         loop {
             let key = *self.ready.front()?;
             let Some(probe) = self.probes.get(&key) else {
@@ -142,11 +145,7 @@ impl Flight {
             if let Some(probe) = self.probes.get_mut(&key) {
                 probe.queued = false;
             }
-            let Some(sequence) = self.sequence(key) else {
-                let fault = SendFault::Here("ping not sent: too many in flight".to_owned());
-                self.finish(key, Some(fault));
-                continue;
-            };
+            let sequence = self.sequence(key)?;
             return Some(Departure {
                 probe: key,
                 target,
@@ -270,11 +269,16 @@ impl Flight {
     /// How long until there is something to do; `None`: until something is
     /// heard or asked.
     pub(super) fn wait(&self, now: Instant) -> Option<Duration> {
-        let send = (!self.ready.is_empty()).then(|| self.pace.wait(now));
+        let send = (!self.ready.is_empty() && !self.is_full()).then(|| self.pace.wait(now));
         match (send, self.deadlines.wait(now)) {
             (Some(send), Some(due)) => Some(send.min(due)),
             (one, other) => one.or(other),
         }
+    }
+
+    /// Whether every sequence number is in flight: probes have to end first.
+    fn is_full(&self) -> bool {
+        self.echoes.len() > usize::from(u16::MAX)
     }
 
     fn probe_of(&mut self, sequence: u16) -> Option<(u64, &mut Probe)> {
@@ -557,13 +561,24 @@ mod tests {
     }
 
     #[test]
-    fn without_a_sequence_number_there_is_no_echo() {
+    fn when_every_sequence_number_is_in_flight_the_next_waits() {
         let mut bench = Bench::new();
-        bench.flight.echoes = (0..=u16::MAX).map(|sequence| (sequence, 7)).collect();
-        bench.submit(1, 1, 1000, bench.start);
-        assert!(bench.leave(bench.start).is_empty());
-        assert_eq!(bench.found(), [(1, Status::Unknown)]);
-        assert_eq!(bench.flight.wait(bench.start), None);
+        let mut now = bench.start;
+        for n in 0..=65_536 {
+            bench.submit(n, 1, 60_000 + u64::try_from(n).unwrap(), now);
+        }
+        let mut sent = 0;
+        while let Some(wait) = bench.flight.wait(now).filter(|wait| *wait < ms(1000)) {
+            now += wait.max(ms(1));
+            sent += bench.leave(now).len();
+        }
+        assert_eq!((sent, bench.flight.ready.len()), (65_536, 1));
+        // The first gives up, and the last takes its number.
+        now = bench.start + ms(60_001);
+        bench.flight.due(now);
+        assert_eq!(bench.found(), [(0, Status::Offline)]);
+        let last = bench.leave(now);
+        assert_eq!((last.len(), last[0].echo.sequence), (1, 0));
     }
 
     #[test]
