@@ -20,9 +20,11 @@ use pnet::packet::Packet;
 use pnet::packet::ethernet::{EtherTypes, EthernetPacket};
 use pnet::packet::icmp::{IcmpPacket, IcmpTypes};
 use pnet::packet::icmpv6::{Icmpv6Packet, Icmpv6Types};
-use pnet::packet::ip::IpNextHeaderProtocols;
+use pnet::packet::ip::{IpNextHeaderProtocol, IpNextHeaderProtocols};
 use pnet::packet::ipv4::Ipv4Packet;
 use pnet::packet::ipv6::Ipv6Packet;
+use pnet::packet::tcp::{self, MutableTcpPacket, TcpPacket};
+use pnet::packet::udp::{self, MutableUdpPacket, UdpPacket};
 
 /// How often a thread looks whether it must end.
 const STOP_CHECK: Duration = Duration::from_millis(50);
@@ -152,11 +154,13 @@ impl Stretch {
                 }
                 for delay in fate {
                     number += 1;
+                    let mut frame = frame.to_vec();
+                    complete(&mut frame);
                     let passing = Passing {
                         due: at + delay,
                         number,
                         echo,
-                        frame: frame.to_vec(),
+                        frame,
                     };
                     if queue.send(passing).is_err() {
                         return;
@@ -238,6 +242,67 @@ fn open(name: &str) -> io::Result<(Box<dyn DataLinkSender>, Box<dyn DataLinkRece
     match datalink::channel(&interface, config)? {
         Channel::Ethernet(to, from) => Ok((to, from)),
         _ => Err(io::Error::other(format!("{name} is no Ethernet"))),
+    }
+}
+
+/// Fills in the checksum of TCP and UDP, which the kernel leaves to the network
+/// card; a virtual one leaves it out.
+fn complete(frame: &mut [u8]) {
+    let Some(start) = EthernetPacket::new(frame).and_then(|frame| {
+        let header = match frame.get_ethertype() {
+            EtherTypes::Ipv4 => {
+                usize::from(Ipv4Packet::new(frame.payload())?.get_header_length()) * 4
+            }
+            EtherTypes::Ipv6 => Ipv6Packet::minimum_packet_size(),
+            _ => return None,
+        };
+        Some(EthernetPacket::minimum_packet_size() + header)
+    }) else {
+        return;
+    };
+    let Some((head, segment)) = frame.split_at_mut_checked(start) else {
+        return;
+    };
+    let head = &head[EthernetPacket::minimum_packet_size()..];
+    if let Some(packet) = Ipv4Packet::new(head).filter(|packet| packet.get_version() == 4) {
+        let (from, to) = (packet.get_source(), packet.get_destination());
+        sum(
+            packet.get_next_level_protocol(),
+            segment,
+            |tcp| tcp::ipv4_checksum(tcp, &from, &to),
+            |udp| udp::ipv4_checksum(udp, &from, &to),
+        );
+    } else if let Some(packet) = Ipv6Packet::new(head) {
+        let (from, to) = (packet.get_source(), packet.get_destination());
+        sum(
+            packet.get_next_header(),
+            segment,
+            |tcp| tcp::ipv6_checksum(tcp, &from, &to),
+            |udp| udp::ipv6_checksum(udp, &from, &to),
+        );
+    }
+}
+
+fn sum(
+    protocol: IpNextHeaderProtocol,
+    segment: &mut [u8],
+    of_tcp: impl Fn(&TcpPacket<'_>) -> u16,
+    of_udp: impl Fn(&UdpPacket<'_>) -> u16,
+) {
+    match protocol {
+        IpNextHeaderProtocols::Tcp => {
+            if let Some(mut tcp) = MutableTcpPacket::new(segment) {
+                let sum = of_tcp(&tcp.to_immutable());
+                tcp.set_checksum(sum);
+            }
+        }
+        IpNextHeaderProtocols::Udp => {
+            if let Some(mut udp) = MutableUdpPacket::new(segment) {
+                let sum = of_udp(&udp.to_immutable());
+                udp.set_checksum(sum);
+            }
+        }
+        _ => {}
     }
 }
 

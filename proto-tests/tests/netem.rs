@@ -14,19 +14,24 @@
 )]
 
 use std::env;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::net::IpAddr;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use av_agent::driver::{Done, Reply};
+use av_agent::config::parse_site;
+use av_agent::driver::{Done, Drivers, Prober, Reply};
 use av_agent::icmp::Pinger;
 use av_agent::supervisor::Health;
+use av_proto::config::Device;
 use av_proto::driver::PingSettings;
 use av_proto::verdict::Status;
 use av_proto_tests::impair::{Impairment, Passed, Stretch};
 use crossbeam_channel::unbounded;
+use serde_json::{Value, json};
 
 const INSIDE: &str = "AV_TEST_INSIDE";
 /// The hardware addresses are known: only echoes go over the stretch.
@@ -112,6 +117,33 @@ impl Far {
         child.stdin.as_ref().unwrap().write_all(b"moved\n").unwrap();
         assert_eq!(said.next().unwrap().unwrap(), "up");
         Self(child)
+    }
+}
+
+/// A program in the far namespace.
+struct Server(Child);
+
+impl Server {
+    fn start(far: &Far, program: &str, arguments: &[&str], folder: &Path) -> Self {
+        let log = File::create(folder.join("log")).unwrap();
+        let child = Command::new("nsenter")
+            .arg(format!("--net=/proc/{}/ns/net", far.0.id()))
+            .arg(program)
+            .args(arguments)
+            .env("SNMP_PERSISTENT_DIR", folder.join("state"))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        Self(child)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -315,4 +347,119 @@ fn when_all_is_lost_all_is_offline() {
         assert!(done.finding.metrics["ping_rtt_min_ms"].is_null());
     }
     wait_until("they are lost", || stretch.there.lost() > 400);
+}
+
+/// The other drivers over the same line: what is asked again over UDP and sent
+/// again by TCP arrives in the end, and nothing that arrives twice or late is
+/// taken for something else.
+#[test]
+fn projectors_and_snmp_devices_answer_over_a_bad_line() {
+    if !inside("projectors_and_snmp_devices_answer_over_a_bad_line") {
+        return;
+    }
+    let far = Far::start();
+    let folder = tempfile::tempdir().unwrap();
+    let (pjlink, snmp) = (folder.path().join("pjlink"), folder.path().join("snmp"));
+    for folder in [&pjlink, &snmp] {
+        fs::create_dir(folder).unwrap();
+    }
+    let sim = env!("CARGO_BIN_EXE_pjlink-sim");
+    let arguments = [
+        "--listen",
+        "10.9.1.1:4352",
+        "--count",
+        "40",
+        "--password",
+        "Mot de passe",
+    ];
+    let _sim = Server::start(&far, sim, &arguments, &pjlink);
+    let config = snmp.join("snmpd.conf");
+    fs::write(
+        &config,
+        "agentAddress udp:161\nrocommunity far-away\nsysDescr far display\n",
+    )
+    .unwrap();
+    let snmpd = ["/usr/sbin/snmpd", "/usr/local/sbin/snmpd"]
+        .into_iter()
+        .find(|path| Path::new(path).exists())
+        .expect("there is no snmpd: install the Debian package snmpd");
+    let arguments = ["-f", "-C", "-Loe", "-I", "-smux", "-c"];
+    let arguments = [&arguments[..], &[config.to_str().unwrap()]].concat();
+    let _snmpd = Server::start(&far, snmpd, &arguments, &snmp);
+
+    let devices: Vec<Value> = (1..=40_u8)
+        .flat_map(|n| {
+            [
+                json!({
+                    "ip": format!("10.9.1.{n}"), "name": "", "driver": "pjlink",
+                    "driver_config": {"pjlink": {"password": "Mot de passe", "timeout_s": 30}},
+                }),
+                json!({
+                    "ip": format!("10.9.1.{}", 100 + n), "name": "", "driver": "snmp",
+                    "driver_config": {
+                        "snmp": {"community": "far-away", "timeout_s": 1, "retries": 5},
+                    },
+                }),
+            ]
+        })
+        .collect();
+    let site = json!({"site_name": "Paris", "devices": devices});
+    let site = parse_site(site.to_string().as_bytes()).unwrap();
+    assert_eq!(site.devices.len(), 80, "{:?}", site.rejected);
+    let drivers = Drivers::start(&Health::default());
+    let sweep = |devices: &[Device]| {
+        let (to, found) = unbounded();
+        for (ticket, device) in devices.iter().enumerate() {
+            drivers.begin(device, Reply::new(ticket, to.clone()));
+        }
+        drop(to);
+        found.iter().collect::<Vec<Done>>()
+    };
+    let shown = |folder: &Path| fs::read_to_string(folder.join("log")).unwrap_or_default();
+
+    // On a good line first, until both servers serve.
+    let good = Impairment {
+        loss: 0.0,
+        duplicate: 0.0,
+        reorder: 0.0,
+        delay: Duration::ZERO,
+        jitter: Duration::ZERO,
+    };
+    let stretch = Stretch::join("west", "east", good, 4).unwrap();
+    let limit = Instant::now() + Duration::from_secs(60);
+    loop {
+        let first = sweep(&site.devices[..2]);
+        if first
+            .iter()
+            .all(|done| done.finding.status == Status::Online)
+        {
+            break;
+        }
+        let logs = (shown(&pjlink), shown(&snmp));
+        assert!(Instant::now() < limit, "{first:?} {logs:?}");
+        thread::sleep(Duration::from_millis(100));
+    }
+    drop(stretch);
+
+    let bad = Impairment {
+        loss: 0.05,
+        duplicate: 0.05,
+        reorder: 0.1,
+        delay: Duration::from_millis(8),
+        jitter: Duration::from_millis(20),
+    };
+    let _stretch = Stretch::join("west", "east", bad, 4).unwrap();
+    let found = sweep(&site.devices);
+    assert_eq!(found.len(), 80);
+    for done in found {
+        let device = &site.devices[done.ticket];
+        let metrics = &done.finding.metrics;
+        assert_eq!(done.finding.status, Status::Online, "{device:?} {done:?}");
+        if device.driver == "pjlink" {
+            assert_eq!(metrics["pjlink_power"], 1, "{done:?}");
+            assert_eq!(metrics["pjlink_auth"], true, "{done:?}");
+        } else {
+            assert_eq!(metrics["sys_descr"], "far display", "{done:?}");
+        }
+    }
 }
