@@ -8,3 +8,4 @@ pub mod pg;
 pub mod pjlink_sim;
 pub mod process;
 pub mod smtp_sink;
+pub mod snmp_sim;

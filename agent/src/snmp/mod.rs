@@ -26,16 +26,21 @@ mod v3;
 
 use std::io;
 use std::net::IpAddr;
+use std::time::Instant;
 
 use av_proto::config::Device;
-use av_proto::driver::{DriverSettings, SnmpSettings};
+use av_proto::driver::{DriverSettings, SnmpAccess, SnmpSettings};
 use mio::Poll;
 
 use crate::driver::engine::{Inbox, spawn};
 use crate::driver::{Driver, Reply};
+use crate::finding::Finding;
 use crate::supervisor::Health;
 use engine::{Engine, Job};
 use finding::{Outcome, finding};
+use plan::Plan;
+use session::{Progress, Session};
+use v3::{Dialogue, Masters};
 
 /// The driver `snmp`.
 #[derive(Debug)]
@@ -82,6 +87,35 @@ fn start(health: &Health) -> io::Result<Inbox<Job>> {
     let mut engine = Engine::new(poll, work);
     spawn("snmp", health, move || engine.run())?;
     Ok(inbox)
+}
+
+/// What a probe would find of an agent that sends `datagrams`, one after the
+/// other, and then nothing. The probe's first request has the id 1, the next
+/// the id 2. For tests and fuzzing: nothing is sent.
+#[must_use]
+pub fn replay(settings: &SnmpSettings, datagrams: &[&[u8]]) -> Finding {
+    let now = Instant::now();
+    let dialogue = match &settings.access {
+        SnmpAccess::V3(user) => Some(Dialogue::new(user, &Masters::default(), 0)),
+        _ => None,
+    };
+    let plan = Plan::of(&settings.readings);
+    let mut outcome = Outcome::Silent(None);
+    if let Some(mut session) = Session::new(&settings.access, dialogue, plan, 1, now) {
+        for bytes in datagrams {
+            match session.receive(bytes, now, |_| ()) {
+                Ok(Progress::Send) => {}
+                Ok(Progress::Done(answer)) => {
+                    return finding(&Outcome::Answered(answer), settings);
+                }
+                Err(stray) => outcome = Outcome::Silent(Some(stray)),
+            }
+        }
+        if let Some(answer) = session.fall_silent() {
+            outcome = Outcome::Answered(answer);
+        }
+    }
+    finding(&outcome, settings)
 }
 
 impl Driver for Snmp {

@@ -241,6 +241,10 @@ mod tests {
                 r#"{"snmp": {"community": "***", "auth_key": "***", "privKey": "***", "version": "3"}}"#,
             ),
             (
+                r#"{"snmp": {"v3": {"user": "u", "auth_protocol": "MD5", "auth_password": "a", "priv_protocol": "DES", "priv_password": "p"}}}"#,
+                r#"{"snmp": {"v3": {"user": "u", "auth_protocol": "MD5", "auth_password": "***", "priv_protocol": "DES", "priv_password": "***"}}}"#,
+            ),
+            (
                 r#"{"x": [{"Token": {"a": 1}}, 123456789012345678901234567890, 1.0], "password": ""}"#,
                 r#"{"x": [{"Token": "***"}, 123456789012345678901234567890, 1.0], "password": ""}"#,
             ),

@@ -12,7 +12,17 @@ use crate::field::from_json;
 /// `oids` as in `driver_config.snmp.oids`.
 pub const PROFILES: &[(&str, &str)] = &[
     ("interface", include_str!("profiles/interface.json")),
+    ("pdu_apc", include_str!("profiles/pdu_apc.json")),
     ("printer", include_str!("profiles/printer.json")),
+    (
+        "projector_dell",
+        include_str!("profiles/projector_dell.json"),
+    ),
+    (
+        "projector_epson",
+        include_str!("profiles/projector_epson.json"),
+    ),
+    ("projector_pwg", include_str!("profiles/projector_pwg.json")),
     ("ups", include_str!("profiles/ups.json")),
 ];
 
