@@ -145,9 +145,10 @@ impl Agent {
         variables
     }
 
-    fn after(&self, name: &Vec<u32>) -> Option<(Vec<u32>, Encoded)> {
+    fn after(&self, name: &[u32]) -> Option<(Vec<u32>, Encoded)> {
         use std::ops::Bound::{Excluded, Unbounded};
-        let mut after = self.variables.range((Excluded(name.clone()), Unbounded));
+        let after = (Excluded(name), Unbounded);
+        let mut after = self.variables.range::<[u32], _>(after);
         let (name, value) = after.next()?;
         Some((name.clone(), value.clone()))
     }
