@@ -1,7 +1,7 @@
 //! What the tests of the SNMP driver share: the driver, and net-snmp's agent.
 
 // Each test is a program of its own and uses a part of this.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::expect_used)]
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
