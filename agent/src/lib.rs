@@ -12,8 +12,8 @@
 //! | [`page`] | `page` | status page, JSON and metrics, from snapshots |
 //!
 //! [`clock`] knows what time it is; [`driver`] says what a driver is, and
-//! [`icmp`], [`snmp`] and [`pjlink`] are some; [`supervisor`] notices a thread
-//! that panics; [`run`] puts all of it together. [`cli`] has the commands for
+//! [`icmp`], [`snmp`], [`pjlink`] and [`tcp`] are some; [`supervisor`] notices a
+//! thread that panics; [`run`] puts all of it together. [`cli`] has the commands for
 //! a technician.
 
 pub mod cli;
@@ -34,6 +34,12 @@ pub mod snapshot;
 pub mod snmp;
 pub mod supervisor;
 pub mod sync;
+pub mod tcp;
 
 /// The agent's version, as reports and the status page give it.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The example in `docs/writing-a-driver.md`, which is to compile and work.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/writing-a-driver.md")]
+struct WritingADriver;

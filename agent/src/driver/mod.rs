@@ -11,7 +11,8 @@
 //! | [`wire`] | show what went over the wire, secrets hidden |
 //! | [`ProbeNow`] | hear from a device that something changed |
 //!
-//! To add a driver, write its file and add its line to [`Drivers::start_with`].
+//! To add a driver, write its file and add its line to [`Drivers::start_with`]:
+//! docs/writing-a-driver.md shows it.
 
 pub mod engine;
 mod probe_now;
@@ -28,7 +29,7 @@ use crossbeam_channel::unbounded;
 
 use crate::finding::Finding;
 use crate::supervisor::Health;
-use crate::{icmp, pjlink, snmp};
+use crate::{icmp, pjlink, snmp, tcp};
 
 pub use probe_now::ProbeNow;
 pub use reply::{Done, Reply};
@@ -74,6 +75,19 @@ pub struct Rim {
     pub probe_now: ProbeNow,
 }
 
+impl Rim {
+    /// Starts what the drivers share.
+    #[must_use]
+    pub fn new(health: &Health, probe_now: ProbeNow) -> Self {
+        Self {
+            workers: Workers::new(health),
+            tcp: TcpEngine::start(health),
+            health: health.clone(),
+            probe_now,
+        }
+    }
+}
+
 /// Whoever can begin a probe of any device.
 pub trait Prober: Send + Sync {
     /// Begins a probe and returns at once; see [`Driver::probe`].
@@ -93,16 +107,12 @@ impl Drivers {
     /// Starts every driver; a device's own notices go to `probe_now`.
     #[must_use]
     pub fn start_with(health: &Health, probe_now: ProbeNow) -> Self {
-        let rim = Rim {
-            workers: Workers::new(health),
-            tcp: TcpEngine::start(health),
-            health: health.clone(),
-            probe_now,
-        };
+        let rim = Rim::new(health, probe_now);
         Self(vec![
             Box::new(icmp::Ping::start(&rim)),
             Box::new(snmp::Snmp::start(&rim.health)),
             Box::new(pjlink::Pjlink::start(&rim)),
+            Box::new(tcp::Tcp::start(&rim)),
         ])
     }
 

@@ -80,6 +80,38 @@ pub trait Conversation: Send {
     fn step(&mut self, event: Event<'_>, now: Instant, out: &mut Vec<u8>) -> Next;
 }
 
+/// What it means that `port` could not be reached, and words for it. Offline:
+/// nobody is there, or nobody at that port. Unknown: this machine could not
+/// try.
+#[must_use]
+pub fn unreached(error: &io::Error, port: u16, timeout: Duration) -> (Status, String) {
+    use io::ErrorKind as Kind;
+    match error.kind() {
+        Kind::ConnectionRefused => (Status::Offline, format!("port {port} closed")),
+        Kind::TimedOut | Kind::WouldBlock => (
+            Status::Offline,
+            format!(
+                "no answer from port {port} within {} s",
+                timeout.as_secs_f64()
+            ),
+        ),
+        Kind::ConnectionReset | Kind::ConnectionAborted => (
+            Status::Offline,
+            format!("port {port} broke the connection off"),
+        ),
+        Kind::HostUnreachable => (Status::Offline, "host unreachable".to_owned()),
+        Kind::NetworkUnreachable => (
+            Status::Unknown,
+            "no connection tried: this machine has no route to the network".to_owned(),
+        ),
+        Kind::NetworkDown => (
+            Status::Unknown,
+            "no connection tried: the network is down here".to_owned(),
+        ),
+        _ => (Status::Unknown, format!("no connection possible: {error}")),
+    }
+}
+
 struct Task {
     address: SocketAddr,
     conversation: Box<dyn Conversation>,
@@ -768,5 +800,34 @@ mod tests {
             assert_eq!(open_for(descriptors), sockets, "{descriptors}");
         }
         assert!((OPEN_MIN..=OPEN_MAX).contains(&sockets_max()));
+    }
+
+    #[test]
+    fn connection_errors_are_told_apart() {
+        for (errno, status, reason) in [
+            (111, Status::Offline, "port 4352 closed"),
+            (110, Status::Offline, "no answer from port 4352 within 2 s"),
+            (104, Status::Offline, "port 4352 broke the connection off"),
+            (113, Status::Offline, "host unreachable"),
+            (
+                101,
+                Status::Unknown,
+                "no connection tried: this machine has no route to the network",
+            ),
+            (
+                100,
+                Status::Unknown,
+                "no connection tried: the network is down here",
+            ),
+            (
+                24,
+                Status::Unknown,
+                "no connection possible: Too many open files (os error 24)",
+            ),
+        ] {
+            let error = io::Error::from_raw_os_error(errno);
+            let (found, text) = unreached(&error, 4352, Duration::from_secs(2));
+            assert_eq!((found, text.as_str()), (status, reason));
+        }
     }
 }

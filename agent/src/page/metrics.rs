@@ -37,6 +37,24 @@ const DRIVER_GAUGES: &[(&str, &str, &str, f64)] = &[
         1e-2,
     ),
     (
+        "pjlink_lamp_hours",
+        "av_device_pjlink_lamp_hours",
+        "Hours of the lamp that has the most.",
+        1.0,
+    ),
+    (
+        "pjlink_filter_hours",
+        "av_device_pjlink_filter_hours",
+        "Hours of the filter.",
+        1.0,
+    ),
+    (
+        "tcp_connect_ms",
+        "av_device_tcp_connect_seconds",
+        "How long the connection of the last probe took.",
+        1e-3,
+    ),
+    (
         "pjlink_power",
         "av_device_pjlink_power",
         "PJLink power: 0 off, 1 on, 2 cooling, 3 warm-up.",

@@ -1,7 +1,6 @@
 //! What is said to a projector, over one connection or several.
 
 use std::collections::VecDeque;
-use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -14,7 +13,7 @@ use super::admission::{Admissions, Refused};
 use super::lines::{Lines, TooLong};
 use super::protocol::{self, Answer, Class, Greeting, Letters, Query};
 use super::reading::Reading;
-use crate::driver::tcp_engine::{Conversation, Event, Next};
+use crate::driver::tcp_engine::{Conversation, Event, Next, unreached};
 use crate::driver::wire;
 
 /// What a probe may take beyond a time-out each for connection, greeting and
@@ -441,64 +440,122 @@ impl Talk {
 /// observation that stays the same is not news.
 pub(super) const REFUSED: &str = "authentication failed (ERRA): check the password";
 
-fn unreached(error: &io::Error, port: u16, timeout: Duration) -> (Status, String) {
-    use io::ErrorKind as Kind;
-    match error.kind() {
-        Kind::ConnectionRefused => (Status::Offline, format!("port {port} closed")),
-        Kind::TimedOut | Kind::WouldBlock => (
-            Status::Offline,
-            format!(
-                "no answer from port {port} within {} s",
-                timeout.as_secs_f64()
-            ),
-        ),
-        Kind::ConnectionReset | Kind::ConnectionAborted => (
-            Status::Offline,
-            format!("port {port} broke the connection off"),
-        ),
-        Kind::HostUnreachable => (Status::Offline, "host unreachable".to_owned()),
-        Kind::NetworkUnreachable => (
-            Status::Unknown,
-            "no connection tried: this machine has no route to the network".to_owned(),
-        ),
-        Kind::NetworkDown => (
-            Status::Unknown,
-            "no connection tried: the network is down here".to_owned(),
-        ),
-        _ => (Status::Unknown, format!("no connection possible: {error}")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
     use super::*;
 
-    #[test]
-    fn connection_errors_are_told_apart() {
-        for (errno, status, reason) in [
-            (111, Status::Offline, "port 4352 closed"),
-            (110, Status::Offline, "no answer from port 4352 within 2 s"),
-            (104, Status::Offline, "port 4352 broke the connection off"),
-            (113, Status::Offline, "host unreachable"),
-            (
-                101,
-                Status::Unknown,
-                "no connection tried: this machine has no route to the network",
-            ),
-            (
-                100,
-                Status::Unknown,
-                "no connection tried: the network is down here",
-            ),
-            (
-                24,
-                Status::Unknown,
-                "no connection possible: Too many open files (os error 24)",
-            ),
-        ] {
-            let error = io::Error::from_raw_os_error(errno);
-            let (found, text) = unreached(&error, 4352, Duration::from_secs(2));
-            assert_eq!((found, text.as_str()), (status, reason));
+    /// What a peer may do next.
+    #[derive(Debug, Clone)]
+    enum Move {
+        Say(Vec<u8>),
+        /// The right answer to what was asked last.
+        Answer,
+        Close,
+        /// Nothing, until the driver has waited long enough.
+        Silence,
+        Refuse,
+    }
+
+    fn moves() -> impl Strategy<Value = Move> {
+        let words = select(vec![
+            "PJLINK 0\r",
+            "PJLINK 1 498e4a67\r",
+            "PJLINK ERRA\r",
+            "%1POWR=1\r",
+            "%1POWR=ERR3\r",
+            "%1CLSS=2\r",
+            "\r\n\r",
+        ]);
+        prop_oneof![
+            6 => Just(Move::Answer),
+            3 => words.prop_map(|text| Move::Say(text.as_bytes().to_vec())),
+            1 => vec(any::<u8>(), 0..300).prop_map(Move::Say),
+            1 => Just(Move::Close),
+            1 => Just(Move::Silence),
+            1 => Just(Move::Refuse),
+        ]
+    }
+
+    fn answer_to(out: &[u8]) -> Vec<u8> {
+        let asked = String::from_utf8_lossy(out);
+        let Some((_, command)) = asked.trim_end().rsplit_once('%') else {
+            return b"PJLINK 1 498e4a67\r".to_vec();
+        };
+        let head = command.get(..5).unwrap_or("1POWR");
+        let value = match head.get(1..).unwrap_or_default() {
+            "CLSS" => "2",
+            "INPT" => "31",
+            _ => "1",
+        };
+        format!("%{head}={value}\r").into_bytes()
+    }
+
+    proptest! {
+        /// Whatever the peer does, and if it does so for ever, a probe ends
+        /// within its time and never says the password.
+        #[test]
+        fn every_conversation_ends(moves in vec(moves(), 1..60), password in any::<bool>()) {
+            let timeout = Duration::from_secs(2);
+            let settings = PjlinkSettings {
+                password: password.then(|| Secret::new("s3cret")),
+                port: 4352,
+                timeout,
+            };
+            let address = "10.0.0.1:4352".parse().unwrap();
+            let mut talk = Talk::new(address, settings, Admissions::default());
+            let start = Instant::now();
+            let mut now = start;
+            let mut out = Vec::new();
+            let mut next = talk.step(Event::Begin, now, &mut out);
+            let mut said = Vec::new();
+            for (step, peer) in moves.iter().cycle().enumerate() {
+                prop_assert!(step < 5000, "no end");
+                // Each move takes a little time.
+                now += Duration::from_millis(1);
+                said.append(&mut out);
+                prop_assert!(!String::from_utf8_lossy(&said).contains("s3cret"));
+                let event = match (&next, peer) {
+                    (Next::Done(_), _) => break,
+                    (Next::Connect { by, .. }, Move::Silence) => {
+                        now = now.max(*by);
+                        Event::Unreached(io::ErrorKind::TimedOut.into())
+                    }
+                    (Next::Connect { .. }, Move::Refuse) => {
+                        Event::Unreached(io::ErrorKind::ConnectionRefused.into())
+                    }
+                    (Next::Connect { at, .. }, _) => {
+                        now = now.max(*at);
+                        said.clear();
+                        Event::Connected
+                    }
+                    (Next::Wait(until), Move::Silence | Move::Refuse) => {
+                        now = now.max(*until);
+                        Event::Due
+                    }
+                    // Talking does not move a deadline.
+                    (Next::Wait(until), _) if now >= *until => Event::Due,
+                    (Next::Wait(_), Move::Close) => Event::Closed,
+                    (Next::Wait(_), Move::Say(bytes)) if !bytes.is_empty() => {
+                        Event::Received(bytes)
+                    }
+                    (Next::Wait(_), _) => {
+                        let bytes = answer_to(&said);
+                        next = talk.step(Event::Received(&bytes), now, &mut out);
+                        continue;
+                    }
+                };
+                next = talk.step(event, now, &mut out);
+                if let Next::Wait(until) | Next::Connect { by: until, .. } = &next {
+                    prop_assert!(*until <= start + timeout * 3 + SLACK + RECONNECT_PAUSE);
+                }
+            }
+            prop_assert!(matches!(next, Next::Done(_)));
         }
     }
 }

@@ -37,7 +37,7 @@ impl Message {
         let text = std::str::from_utf8(datagram.get(..datagram.len().min(MESSAGE_MAX))?).ok()?;
         let (command, value) = text.trim().strip_prefix("%2")?.split_once('=')?;
         let value = value.trim();
-        Some(match command.to_ascii_uppercase().as_str() {
+        Some(match command.trim_end().to_ascii_uppercase().as_str() {
             "ACKN" => Self::Found(mac(value)?),
             "LKUP" => Self::LinkUp(mac(value)?),
             "ERST" => Self::Errors(parse_errors(value)?),

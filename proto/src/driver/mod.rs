@@ -3,6 +3,7 @@
 mod ping;
 mod pjlink;
 mod snmp;
+mod tcp;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,27 +16,75 @@ pub use snmp::{
     Limits, Oid, PROFILES, Profile, Reading, ReadingKind, SnmpAccess, SnmpAuth, SnmpCipher,
     SnmpHash, SnmpPriv, SnmpSecurity, SnmpSettings, SnmpUser, Thresholds,
 };
+pub use tcp::{Banner, TcpSettings};
 
 use crate::FieldError;
 use crate::field::from_json;
 
-/// How a device is probed.
-#[derive(Debug, Clone, PartialEq)]
-pub enum DriverSettings {
+/// The registry: the name of each driver, and the module, variant and type of
+/// its settings.
+macro_rules! drivers {
+    ($($(#[$about:meta])* $name:literal => $module:ident::$variant:ident($settings:ident),)*) => {
+        /// How a device is probed.
+        #[derive(Debug, Clone, PartialEq)]
+        pub enum DriverSettings {
+            $($(#[$about])* $variant($settings),)*
+            /// A driver that this crate does not know: whoever has it reads its
+            /// settings itself.
+            Other {
+                /// Its name.
+                driver: String,
+                /// Its section of `driver_config`, a JSON text; `{}` where
+                /// absent.
+                section: String,
+            },
+        }
+
+        impl DriverSettings {
+            /// The driver's name, in lower case.
+            #[must_use]
+            pub fn name(&self) -> &str {
+                match self {
+                    $(Self::$variant(_) => $name,)*
+                    Self::Other { driver, .. } => driver,
+                }
+            }
+
+            /// What a device that does not answer costs: the time-out, as
+            /// often as it is waited for. A sweep's deadline is made from it.
+            #[must_use]
+            pub fn budget(&self) -> Duration {
+                match self {
+                    $(Self::$variant(settings) => settings.budget(),)*
+                    Self::Other { .. } => OTHER_BUDGET,
+                }
+            }
+
+            fn parse_section(name: &str, section: &[u8]) -> Result<Self, Vec<FieldError>> {
+                match name {
+                    $($name => from_json(section)
+                        .map_err(|e| vec![e])
+                        .and_then(|document: $module::Document| document.validate())
+                        .map(Self::$variant),)*
+                    _ => Ok(Self::Other {
+                        driver: name.to_owned(),
+                        section: String::from_utf8_lossy(section).into_owned(),
+                    }),
+                }
+            }
+        }
+    };
+}
+
+drivers! {
     /// ICMP echo.
-    Ping(PingSettings),
+    "ping" => ping::Ping(PingSettings),
     /// SNMP of versions 1, 2c and 3.
-    Snmp(SnmpSettings),
+    "snmp" => snmp::Snmp(SnmpSettings),
     /// PJLink over TCP.
-    Pjlink(PjlinkSettings),
-    /// A driver that this crate does not know: whoever has it reads its
-    /// settings itself.
-    Other {
-        /// Its name.
-        driver: String,
-        /// Its section of `driver_config`, a JSON text; `{}` where absent.
-        section: String,
-    },
+    "pjlink" => pjlink::Pjlink(PjlinkSettings),
+    /// A TCP service.
+    "tcp" => tcp::Tcp(TcpSettings),
 }
 
 /// The budget of a driver that this crate does not know.
@@ -49,33 +98,6 @@ const INTERVAL_MAX_S: u32 = 86_400;
 pub type Sections = BTreeMap<String, Option<Box<RawValue>>>;
 
 impl DriverSettings {
-    /// The driver's name, in lower case.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        match self {
-            Self::Ping(_) => "ping",
-            Self::Snmp(_) => "snmp",
-            Self::Pjlink(_) => "pjlink",
-            Self::Other { driver, .. } => driver,
-        }
-    }
-
-    /// What a device that does not answer costs: the time-out, as often as it
-    /// is waited for. A sweep's deadline is made from it.
-    #[must_use]
-    pub fn budget(&self) -> Duration {
-        match self {
-            // The later requests of a probe are sent before the first has
-            // timed out, a quarter of a second apart.
-            Self::Ping(ping) => {
-                ping.timeout + Duration::from_millis(250) * u32::from(ping.count.saturating_sub(1))
-            }
-            Self::Snmp(snmp) => snmp.timeout * (u32::from(snmp.retries) + 1),
-            Self::Pjlink(pjlink) => pjlink.timeout,
-            Self::Other { .. } => OTHER_BUDGET,
-        }
-    }
-
     /// Reads the section of `driver` from a `driver_config` split into
     /// sections. An absent section means the driver's defaults.
     ///
@@ -88,25 +110,10 @@ impl DriverSettings {
             .and_then(Option::as_ref)
             .map_or("{}", |raw| raw.get())
             .as_bytes();
-        let parsed = match name.as_str() {
-            "ping" => from_json(section)
-                .map_err(|e| vec![e])
-                .and_then(|document: ping::Document| document.validate())
-                .map(Self::Ping),
-            "snmp" => from_json(section)
-                .map_err(|e| vec![e])
-                .and_then(|document: snmp::Document| document.validate())
-                .map(Self::Snmp),
-            "pjlink" => from_json(section)
-                .map_err(|e| vec![e])
-                .and_then(|document: pjlink::Document| document.validate())
-                .map(Self::Pjlink),
-            "" => return Err(vec![FieldError::new("driver", "is empty")]),
-            _ => Ok(Self::Other {
-                driver: name.clone(),
-                section: String::from_utf8_lossy(section).into_owned(),
-            }),
-        };
+        if name.is_empty() {
+            return Err(vec![FieldError::new("driver", "is empty")]);
+        }
+        let parsed = Self::parse_section(&name, section);
         parsed.map_err(|errors| {
             errors
                 .into_iter()
@@ -324,6 +331,11 @@ mod tests {
                 vec![
                     "driver_config.ping: invalid length 0, expected struct Document with 2 elements",
                 ],
+            ),
+            (
+                "tcp",
+                "{}",
+                vec!["driver_config.tcp.port: is missing: the driver tcp has none by default"],
             ),
             ("", "{}", vec!["driver: is empty"]),
         ] {

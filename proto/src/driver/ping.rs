@@ -16,6 +16,15 @@ pub struct PingSettings {
     pub timeout: Duration,
 }
 
+impl PingSettings {
+    /// What a device that does not answer costs. The later requests of a probe
+    /// are sent before the first has timed out, a quarter of a second apart.
+    #[must_use]
+    pub fn budget(&self) -> Duration {
+        self.timeout + Duration::from_millis(250) * u32::from(self.count.saturating_sub(1))
+    }
+}
+
 #[derive(Deserialize)]
 pub(super) struct Document {
     count: Option<i64>,

@@ -8,7 +8,7 @@ use super::{port, settled, timeout};
 use crate::FieldError;
 use crate::secret::Secret;
 
-/// How a projector is asked over PJLink (JBMIA, class 1).
+/// How a projector is asked over PJLink (JBMIA, classes 1 and 2).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PjlinkSettings {
     /// The password, where the projector wants one.
@@ -17,6 +17,14 @@ pub struct PjlinkSettings {
     pub port: u16,
     /// How long the connection and each answer are waited for.
     pub timeout: Duration,
+}
+
+impl PjlinkSettings {
+    /// What a projector that does not answer costs.
+    #[must_use]
+    pub fn budget(&self) -> Duration {
+        self.timeout
+    }
 }
 
 #[derive(Deserialize)]

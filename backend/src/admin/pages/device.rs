@@ -339,6 +339,13 @@ fn metrics(lang: Lang, json: Option<&str>) -> Vec<Fact> {
             lamp["hours"].as_u64().map(|hours| format!("{hours} h")),
         );
     }
+    add(
+        lang.t("metric.filter").to_owned(),
+        metrics
+            .get("pjlink_filter_hours")
+            .and_then(Value::as_u64)
+            .map(|hours| format!("{hours} h")),
+    );
     add(lang.t("metric.error").to_owned(), text("pjlink_error"));
     let errors: Vec<String> = metrics
         .get("pjlink_errors")
@@ -353,7 +360,26 @@ fn metrics(lang: Lang, json: Option<&str>) -> Vec<Fact> {
         lang.t("metric.errors").to_owned(),
         Some(errors.join(", ")).filter(|text| !text.is_empty()),
     );
-    add(lang.t("metric.input").to_owned(), text("pjlink_input"));
+    add(
+        lang.t("metric.input").to_owned(),
+        text("pjlink_input_name").or_else(|| text("pjlink_input")),
+    );
+    add(
+        lang.t("metric.resolution").to_owned(),
+        text("pjlink_resolution"),
+    );
+    let muted: Vec<&str> = ["picture", "sound"]
+        .into_iter()
+        .zip(["metric.picture", "metric.sound"])
+        .filter(|(part, _)| {
+            metrics.get("pjlink_mute").and_then(|mute| mute.get(*part)) == Some(&Value::Bool(true))
+        })
+        .map(|(_, key)| lang.t(key))
+        .collect();
+    add(
+        lang.t("metric.muted").to_owned(),
+        Some(muted.join(", ")).filter(|text| !text.is_empty()),
+    );
     let model: Vec<String> = ["pjlink_manufacturer", "pjlink_model"]
         .into_iter()
         .filter_map(text)
@@ -363,6 +389,19 @@ fn metrics(lang: Lang, json: Option<&str>) -> Vec<Fact> {
         Some(model.join(" ")).filter(|text| !text.is_empty()),
     );
     add(lang.t("metric.pjlink_name").to_owned(), text("pjlink_name"));
+    add(
+        lang.t("metric.serial").to_owned(),
+        text("pjlink_serial_number"),
+    );
+    add(
+        lang.t("metric.software").to_owned(),
+        text("pjlink_software_version"),
+    );
+    add(
+        lang.t("metric.connect").to_owned(),
+        number("tcp_connect_ms").map(|value| milliseconds(lang, value)),
+    );
+    add(lang.t("metric.banner").to_owned(), text("tcp_banner"));
     add(
         lang.t("metric.uptime").to_owned(),
         number("sys_uptime").map(|value| uptime(lang, value)),

@@ -42,6 +42,14 @@ pub struct SnmpSettings {
     pub readings: Arc<[Reading]>,
 }
 
+impl SnmpSettings {
+    /// What a device that does not answer costs: each try its time-out.
+    #[must_use]
+    pub fn budget(&self) -> Duration {
+        self.timeout * (u32::from(self.retries) + 1)
+    }
+}
+
 #[derive(Deserialize)]
 pub(super) struct Document {
     community: Option<Secret>,
