@@ -12,6 +12,7 @@
 //! | [`schedule`] | when a device is expected to be on |
 //! | [`verdict`] | what an observation means |
 //! | [`report`] | the body of `POST /ingest` |
+//! | [`suggestion`] | the body of `POST /suggestions` |
 //! | [`secret`] | values that cannot be printed |
 //! | [`exposition`] | the Prometheus text format |
 //! | [`text`] | foreign text made safe for a log line |
@@ -25,6 +26,7 @@ pub mod hash;
 pub mod report;
 pub mod schedule;
 pub mod secret;
+pub mod suggestion;
 pub mod text;
 pub mod verdict;
 

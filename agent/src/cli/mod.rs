@@ -4,6 +4,7 @@
 //! | module | command |
 //! |---|---|
 //! | [`check`] | says whether the agent can work here, and what to do |
+//! | [`discover`] | says what equipment is in a network |
 //! | [`probe`] | probes one device once, with the wire shown |
 //! | [`status`] | shows what the running agent knows |
 //! | [`sweep`] | probes every device of a configuration file once |
@@ -11,6 +12,7 @@
 //! | [`output`] | what goes to the terminal, coloured or not |
 
 pub mod check;
+pub mod discover;
 pub mod output;
 pub mod probe;
 pub mod status;
@@ -59,6 +61,11 @@ pub enum Command {
     /// Nothing is changed. The exit code is 1 where something must be put
     /// right.
     Check(check::Arguments),
+    /// Say what equipment is in networks, and how it may be watched.
+    ///
+    /// Each address is asked with ping and ARP, SNMP and PJLink, at a bounded
+    /// rate. Only the networks that are named are asked.
+    Discover(discover::Arguments),
     /// Probe one device once.
     ///
     /// The exit code is 0 for online, 1 for offline, 2 for unknown or where
@@ -106,6 +113,7 @@ impl Command {
     pub fn run(self) -> Exit {
         let outcome = match self {
             Self::Check(arguments) => check::run(&arguments),
+            Self::Discover(arguments) => discover::run(&arguments),
             Self::Probe(arguments) => probe::run(&arguments),
             Self::Status(arguments) => status::run(&arguments),
             Self::Sweep(arguments) => sweep::run(&arguments),

@@ -82,6 +82,12 @@ impl BackendUrl {
         format!("{}/ingest", self.0)
     }
 
+    /// Where equipment that was found is suggested.
+    #[must_use]
+    pub fn suggestions(&self) -> String {
+        format!("{}/suggestions", self.0)
+    }
+
     /// Where a new token is fetched.
     #[must_use]
     pub fn token_renewal(&self) -> String {

@@ -288,7 +288,7 @@ fn check(admin: &Admin, draft: Draft, stored: Option<&DeviceRecord>) -> Result<V
     }
 }
 
-fn store_refused(error: StoreError) -> Answer {
+pub(super) fn store_refused(error: StoreError) -> Answer {
     match error {
         StoreError::Taken(_) => conflict("ip", "is that of another device of this site"),
         // A number past PostgreSQL's range, say.
@@ -304,9 +304,16 @@ fn create(admin: &Admin, call: &Call<'_>) -> Result<Answer, Answer> {
         .store
         .create_device(&call.caller.actor(), &valid.fields)
         .map_err(store_refused)?;
+    added(admin, id, &valid.warnings)
+}
+
+/// The answer for a device that was added.
+pub(super) fn added(admin: &Admin, id: i64, warnings: &[FieldError]) -> Result<Answer, Answer> {
     let device = find(admin, id)?;
-    Ok(answer(201, &device, false, Some(&valid.warnings))
-        .with("Location", format!("/admin/devices/{id}")))
+    Ok(
+        answer(201, &device, false, Some(warnings))
+            .with("Location", format!("/admin/devices/{id}")),
+    )
 }
 
 fn update(admin: &Admin, call: &Call<'_>, device: i64) -> Result<Answer, Answer> {

@@ -14,6 +14,7 @@
 //! | `secrets` | secrets masked, and put back |
 //! | `users` | users, personal tokens, the audit log |
 //! | `sites`, `devices`, `transfer` | what is watched: one by one, and in bulk |
+//! | `suggestions` | equipment that agents found |
 //! | `openapi` | the API described for programs |
 //! | `versions` | the history of configurations |
 //! | `alerts` | alerts, maintenance, channels |
@@ -34,6 +35,7 @@ pub mod password;
 mod precondition;
 pub(crate) mod secrets;
 mod sites;
+mod suggestions;
 mod transfer;
 mod users;
 mod versions;
@@ -123,6 +125,7 @@ impl Admin {
         users::route(self, call)
             .or_else(|| sites::route(self, call))
             .or_else(|| devices::route(self, call))
+            .or_else(|| suggestions::route(self, call))
             .or_else(|| transfer::route(self, call))
             .or_else(|| versions::route(self, call))
             .or_else(|| alerts::route(self, call))

@@ -36,6 +36,19 @@ pub(crate) fn is_secret(name: &str) -> bool {
         .any(|word| name.contains(word))
 }
 
+/// Whether a secret stands anywhere in a JSON value.
+pub(crate) fn has_secret(value: &serde_json::Value) -> bool {
+    use serde_json::Value;
+    match value {
+        Value::Object(members) => members.iter().any(|(name, value)| {
+            let empty = value.is_null() || value.as_str() == Some("");
+            (is_secret(name) && !empty) || has_secret(value)
+        }),
+        Value::Array(items) => items.iter().any(has_secret),
+        _ => false,
+    }
+}
+
 /// A JSON value, one level deep. Objects keep their order.
 enum Level {
     Object(Vec<(String, Box<RawValue>)>),

@@ -4,6 +4,7 @@ mod body;
 mod devices;
 mod metrics;
 mod server;
+mod suggestions;
 mod target;
 mod token;
 
@@ -89,6 +90,7 @@ impl App {
         match target {
             Target::Config(token) => self.config(token, header(request, "If-None-Match")),
             Target::Ingest => self.ingest(request, body_read),
+            Target::Suggestions => self.suggestions(request, body_read),
             Target::RenewToken => token::renew(&self.store, header(request, "X-Site-Token")),
             Target::Devices(site) => self.devices(site.as_deref()),
             Target::Health => self.health(),
@@ -157,6 +159,26 @@ impl App {
                 refused(&error)
             }
         }
+    }
+
+    fn suggestions(&self, request: &mut Request, body_read: &mut bool) -> Answer {
+        let site = match self.ingest.authorize(header(request, "X-Site-Token")) {
+            Ok(site) => site,
+            Err(error) => return refused(&error),
+        };
+        let body = match self.turns.read(request, BODY_MAX) {
+            Ok(body) => body,
+            Err(error) => return error.into(),
+        };
+        *body_read = true;
+        suggestions::take(&self.store, &site, &body, Timestamp::now()).unwrap_or_else(|error| {
+            log::warn!(
+                "suggestions of site {} were refused: {}",
+                one_line(&site.name),
+                excerpt(&error.to_string(), 300)
+            );
+            refused(&error)
+        })
     }
 
     fn admin(

@@ -11,6 +11,8 @@ pub(super) enum Target {
     Config(String),
     /// `/ingest`.
     Ingest,
+    /// `/suggestions`.
+    Suggestions,
     /// `/token/renew`.
     RenewToken,
     /// `/devices`, with `site` where it was given, decoded.
@@ -32,6 +34,7 @@ impl Target {
         let (path, query) = url.split_once('?').unwrap_or((url, ""));
         match path {
             "/ingest" => Self::Ingest,
+            "/suggestions" => Self::Suggestions,
             "/token/renew" => Self::RenewToken,
             "/health" => Self::Health,
             "/metrics" => Self::Metrics,
@@ -62,6 +65,7 @@ impl Target {
         match self {
             Self::Config(_) => "/config/...",
             Self::Ingest => "/ingest",
+            Self::Suggestions => "/suggestions",
             Self::RenewToken => "/token/renew",
             Self::Devices(_) => "/devices",
             Self::Health => "/health",
@@ -79,7 +83,7 @@ impl Target {
     pub(super) fn allow(&self) -> Option<&'static str> {
         match self {
             Self::Unknown => None,
-            Self::Ingest | Self::RenewToken => Some("POST"),
+            Self::Ingest | Self::Suggestions | Self::RenewToken => Some("POST"),
             // Its routes say themselves what they allow.
             Self::Admin(..) => Some("GET, HEAD"),
             _ => Some("GET, HEAD"),
@@ -90,7 +94,7 @@ impl Target {
     pub(super) fn allows(&self, method: &Method) -> bool {
         match self {
             Self::Unknown => false,
-            Self::Ingest | Self::RenewToken => *method == Method::Post,
+            Self::Ingest | Self::Suggestions | Self::RenewToken => *method == Method::Post,
             Self::Admin(..) => true,
             _ => matches!(method, Method::Get | Method::Head),
         }
@@ -133,6 +137,7 @@ mod tests {
             ("/config", Target::Unknown),
             ("/config/a/b", Target::Unknown),
             ("/ingest", Target::Ingest),
+            ("/suggestions", Target::Suggestions),
             ("/token/renew", Target::RenewToken),
             ("/health", Target::Health),
             ("/metrics", Target::Metrics),

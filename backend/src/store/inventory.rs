@@ -565,23 +565,8 @@ impl Store {
     /// # Errors
     /// [`StoreError::Taken`] where the site has one of this address.
     pub fn create_device(&self, actor: &Actor, fields: &DeviceFields) -> Result<i64, StoreError> {
-        let severity = fields.alert_severity.word();
         let created: Result<i64, Lost> = self.act(actor, |transaction| {
-            let id = transaction
-                .query_one(
-                    "INSERT INTO devices (site_id, ip, name, building, floor, room, device_type,
-                                          driver, driver_config, expectations, alert_severity)
-                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::text::jsonb, $10::text::jsonb, $11)
-                     RETURNING id",
-                    &device_parameters(fields, &severity),
-                )?
-                .get(0);
-            record(
-                transaction,
-                actor,
-                &device_deed("device.create", id, fields, json!({"ip": fields.ip})),
-            )?;
-            Ok(Ok(id))
+            Ok(Ok(insert_device(transaction, actor, fields)?))
         })?;
         created.map_err(|_| StoreError::Refused("a device was not added".to_owned()))
     }
@@ -655,6 +640,30 @@ impl Store {
             Ok(Ok(()))
         })
     }
+}
+
+/// Adds a device and writes the deed down; answers its id.
+pub(super) fn insert_device(
+    transaction: &mut Transaction<'_>,
+    actor: &Actor,
+    fields: &DeviceFields,
+) -> Result<i64, postgres::Error> {
+    let severity = fields.alert_severity.word();
+    let id = transaction
+        .query_one(
+            "INSERT INTO devices (site_id, ip, name, building, floor, room, device_type,
+                                  driver, driver_config, expectations, alert_severity)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::text::jsonb, $10::text::jsonb, $11)
+             RETURNING id",
+            &device_parameters(fields, &severity),
+        )?
+        .get(0);
+    record(
+        transaction,
+        actor,
+        &device_deed("device.create", id, fields, json!({"ip": fields.ip})),
+    )?;
+    Ok(id)
 }
 
 fn device_parameters<'a>(

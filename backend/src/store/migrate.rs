@@ -60,6 +60,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "006_versions_from",
         sql: include_str!("../../../migrations/006_versions_from.sql"),
     },
+    Migration {
+        version: 7,
+        name: "007_suggestions",
+        sql: include_str!("../../../migrations/007_suggestions.sql"),
+    },
 ];
 
 impl Store {

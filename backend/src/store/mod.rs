@@ -21,6 +21,7 @@
 //! | [`history`] | the history's months, and each device's days |
 //! | [`pages`] | what the web interface shows |
 //! | [`versions`] | the history of configurations, and the way back |
+//! | [`suggestions`] | equipment that agents found |
 //! | [`tokens`] | site tokens and their renewal |
 //! | [`listen`] | notifications of changed configurations |
 
@@ -42,6 +43,7 @@ mod pool;
 pub mod reports;
 pub mod sessions;
 pub mod sites;
+pub mod suggestions;
 mod time;
 pub mod tokens;
 pub mod transfer;

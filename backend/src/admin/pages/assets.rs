@@ -39,6 +39,7 @@ static ASSETS: &[Asset] = &[
     asset!("import.js", JS),
     asset!("maintenance.js", JS),
     asset!("channels.js", JS),
+    asset!("suggestions.js", JS),
 ];
 
 /// The entity tag of each, from its content.

@@ -438,6 +438,26 @@ pub(super) const CATALOGUE: &[(&str, &str, &str)] = &[
     ),
     ("import.preview", "Preview", "Aperçu"),
     ("import.apply", "Import", "Importer"),
+    // Equipment that was found.
+    ("suggestions", "Equipment found", "Équipements trouvés"),
+    ("suggestions.open", "To decide", "À décider"),
+    ("suggestions.all", "All", "Tous"),
+    (
+        "suggestions.what",
+        "What av-agent discover found at this site and nobody watches yet. What is dismissed comes back only when it is something else.",
+        "Ce que av-agent discover a trouvé sur ce site et que personne ne surveille encore. Ce qui est écarté ne revient que s'il devient autre chose.",
+    ),
+    ("suggestions.none", "Nothing to decide", "Rien à décider"),
+    (
+        "suggestions.unknown",
+        "Unknown equipment",
+        "Équipement inconnu",
+    ),
+    ("suggestions.seen", "seen", "vu"),
+    ("suggestions.accept", "Watch it", "Surveiller"),
+    ("suggestions.dismiss", "Dismiss", "Écarter"),
+    ("suggestions.accepted", "Accepted", "Accepté"),
+    ("suggestions.dismissed", "Dismissed", "Écarté"),
     // Maintenance.
     ("maintenance.new", "New window", "Nouvelle fenêtre"),
     (

@@ -8,6 +8,7 @@
 //! | `door` | log-in and the first user |
 //! | `dashboard`, `site`, `device`, `versions`, `alerts`, `users`, `account` | a page each, with its forms |
 //! | `maintenance`, `channels`, `audit` | the same |
+//! | `suggestions` | equipment that was found |
 //! | `availability` | finished days, of a site and of a device |
 //! | `chart` | a device's history as SVG |
 //! | `html` | what pages have around them, and pieces that they share |
@@ -30,6 +31,7 @@ mod i18n;
 mod maintenance;
 mod problems;
 mod site;
+mod suggestions;
 mod users;
 mod versions;
 
@@ -102,6 +104,9 @@ pub(super) fn route(admin: &Admin, call: &Call<'_>) -> Option<Answer> {
         }
         ["sites", site, "availability"] => {
             id(site).and_then(|id| availability::page(admin, call, id))
+        }
+        ["sites", site, "suggestions"] => {
+            id(site).and_then(|id| suggestions::page(admin, call, id))
         }
         ["devices", device] => id(device).and_then(|id| device::page(admin, call, id)),
         ["devices", device, "edit"] => id(device).and_then(|id| device::edit(admin, call, id)),

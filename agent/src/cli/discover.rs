@@ -1,0 +1,243 @@
+//! `av-agent discover`: what equipment is in a network.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::io::{self, IsTerminal, Write};
+use std::net::Ipv4Addr;
+
+use av_proto::secret::Secret;
+use av_proto::suggestion::{FOUND_MAX, Found, Suggestions};
+use serde::{Deserialize, Serialize};
+
+use super::output::{self, FAINT, GOOD};
+use super::table::{Cell, Table};
+use super::{Exit, Outcome};
+use crate::config::{Identity, parse};
+use crate::discover::look::{Look, Pace};
+use crate::discover::maker::Makers;
+use crate::discover::network::{ADDRESSES_MAX, Network, addresses};
+use crate::discover::proposal::{Evidence, propose};
+use crate::driver::Drivers;
+use crate::driver::workers::Workers;
+use crate::http_client::{HttpClient, error_of};
+use crate::supervisor::Health;
+
+/// A backend's answer to suggestions is short.
+const ANSWER_MAX_BYTES: u64 = 64 * 1024;
+
+/// What `av-agent discover` is told.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Networks, ranges or addresses: 192.168.1.0/24 192.168.2.10-20. Only
+    /// these are asked, 65,536 addresses at most.
+    #[arg(required = true, value_name = "NETWORK")]
+    networks: Vec<Network>,
+    /// Questions a second.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rate: u32,
+    /// An SNMP community beside public, from an environment variable; may be
+    /// given again.
+    #[arg(long, value_name = "VARIABLE")]
+    community_env: Vec<String>,
+    /// Print one JSON document.
+    #[arg(long)]
+    json: bool,
+    /// Send what was found to the backend of the running configuration, where
+    /// an administrator accepts or dismisses it.
+    #[arg(long)]
+    suggest: bool,
+    /// Do not say on the terminal what is being done.
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+/// Looks, prints and suggests.
+///
+/// # Errors
+/// When the networks are too large, a community cannot be had, or the backend
+/// did not take what was found.
+pub fn run(arguments: &Arguments) -> Outcome {
+    let addresses = addresses(&arguments.networks).map_err(|count| {
+        format!("{count} addresses are too many: {ADDRESSES_MAX} at most in one go")
+    })?;
+    let broadcasts: Vec<Ipv4Addr> = arguments
+        .networks
+        .iter()
+        .filter_map(|network| network.broadcast())
+        .collect();
+    // Before the work, not after it.
+    let identity = arguments.suggest.then(identity).transpose()?;
+    let communities = communities(&arguments.community_env)?;
+    let health = Health::default();
+    let drivers = Drivers::start(&health);
+    let workers = Workers::new(&health);
+    let mut says = |what: &str| {
+        if !arguments.quiet && io::stderr().is_terminal() {
+            let _ = writeln!(anstream::stderr(), "{FAINT}{what}{FAINT:#}");
+        }
+    };
+    let seen = Look {
+        addresses: &addresses,
+        broadcasts: &broadcasts,
+        communities: &communities,
+        pace: Pace::new(arguments.rate),
+        workers: &workers,
+    }
+    .run(&drivers, &mut says);
+
+    let makers = Makers::load();
+    let names: Vec<&str> = drivers.names().collect();
+    let found: Vec<(Found, &Evidence)> = seen
+        .iter()
+        .map(|(ip, evidence)| {
+            (
+                propose(&ip.to_string(), evidence, &makers, &names),
+                evidence,
+            )
+        })
+        .collect();
+    if arguments.json {
+        output::print_json(&document(&found))?;
+    } else {
+        output::print(&text(&found, addresses.len()))?;
+    }
+    if let Some((identity, site_name)) = identity {
+        let all: Vec<Found> = found.into_iter().map(|(found, _)| found).collect();
+        let taken = suggest(&identity, &site_name, &all)?;
+        if !arguments.json {
+            output::print(&format!(
+                "{GOOD}suggested{GOOD:#} to {}: {} new or changed, {} known, {} configured already\n",
+                identity.backend_url, taken.suggested, taken.known, taken.configured
+            ))?;
+        }
+    }
+    Ok(Exit::Good)
+}
+
+/// The running configuration's identity and the site's name.
+fn identity() -> Result<(Identity, String), String> {
+    let path = super::config_path();
+    let shown = path.display();
+    let content = std::fs::read(&path).map_err(|error| {
+        format!(
+            "{shown}: {error}; --suggest takes the backend and the token from it (AGENT_CONFIG)"
+        )
+    })?;
+    let (identity, site) = parse(&content).map_err(|error| format!("{shown}: {error}"))?;
+    Ok((identity, site.site_name))
+}
+
+fn communities(variables: &[String]) -> Result<Vec<Secret>, String> {
+    let mut communities = vec![Secret::new("public")];
+    for variable in variables {
+        let community =
+            env::var(variable).map_err(|error| format!("--community-env {variable:?}: {error}"))?;
+        communities.push(Secret::new(community));
+    }
+    Ok(communities)
+}
+
+/// One address, as `--json` has it.
+#[derive(Debug, Serialize)]
+struct FoundDocument<'a> {
+    #[serde(flatten)]
+    found: &'a Found,
+    ports: Vec<u16>,
+    ping_ms: Option<f64>,
+}
+
+fn document<'a>(found: &'a [(Found, &Evidence)]) -> BTreeMap<&'static str, Vec<FoundDocument<'a>>> {
+    let found = found
+        .iter()
+        .map(|(found, evidence)| FoundDocument {
+            found,
+            ports: ports(evidence),
+            ping_ms: evidence.echo_ms,
+        })
+        .collect();
+    BTreeMap::from([("found", found)])
+}
+
+/// TCP ports that are open, and UDP 161 where SNMP answered.
+fn ports(evidence: &Evidence) -> Vec<u16> {
+    let snmp = evidence.snmp.as_ref().map(|_| 161);
+    let mut ports: Vec<u16> = evidence.ports.iter().copied().chain(snmp).collect();
+    ports.sort_unstable();
+    ports
+}
+
+fn text(found: &[(Found, &Evidence)], asked: usize) -> String {
+    let mut table = Table::new(&["IP", "DRIVER", "VENDOR", "MODEL", "NAME", "MAC", "PORTS"])
+        .whole(&[0, 1])
+        .optional(&[4, 5, 6]);
+    let shown = |text: &Option<String>| text.clone().unwrap_or_default();
+    for (found, evidence) in found {
+        let ports: Vec<String> = ports(evidence).iter().map(u16::to_string).collect();
+        table.row([
+            found.ip.as_str().into(),
+            Cell::styled(found.driver.as_deref().unwrap_or("none"), GOOD),
+            shown(&found.vendor).into(),
+            shown(&found.model).into(),
+            shown(&found.name).into(),
+            Cell::styled(shown(&found.mac), FAINT),
+            ports.join(" ").into(),
+        ]);
+    }
+    format!(
+        "{}{} found at {asked} addresses\n",
+        if table.is_empty() {
+            String::new()
+        } else {
+            table.render(output::width())
+        },
+        found.len()
+    )
+}
+
+/// What the backend made of suggestions.
+#[derive(Debug, Default, Deserialize)]
+struct Taken {
+    suggested: u64,
+    known: u64,
+    configured: u64,
+}
+
+fn suggest(identity: &Identity, site_name: &str, found: &[Found]) -> Result<Taken, String> {
+    let client = HttpClient::new();
+    let mut sum = Taken::default();
+    for part in found.chunks(FOUND_MAX) {
+        let body = serde_json::to_vec(&Suggestions {
+            site_name: site_name.to_owned(),
+            found: part.to_vec(),
+        })
+        .map_err(|error| error.to_string())?;
+        let answer = client
+            .post_json(
+                &identity.backend_url.suggestions(),
+                &identity.site_token,
+                &body,
+                ANSWER_MAX_BYTES,
+            )
+            .map_err(|error| format!("backend not reachable: {error}"))?;
+        let said = error_of(&answer.body)
+            .map(|error| format!(": {error}"))
+            .unwrap_or_default();
+        if answer.status != 200 {
+            return Err(format!(
+                "the backend did not take the suggestions ({}){said}{}",
+                answer.status,
+                if answer.status == 404 && said.is_empty() {
+                    "; it may be older than this agent"
+                } else {
+                    ""
+                }
+            ));
+        }
+        let taken: Taken = serde_json::from_slice(&answer.body)
+            .map_err(|_| "the answer to suggestions is not the backend's".to_owned())?;
+        sum.suggested += taken.suggested;
+        sum.known += taken.known;
+        sum.configured += taken.configured;
+    }
+    Ok(sum)
+}

@@ -1,0 +1,411 @@
+//! Asks addresses what they are: ping, SNMP, ARP, TCP ports, PJLink.
+//!
+//! In large networks (more than [`ASK_ALL_MAX`] addresses) SNMP and PJLink
+//! are asked only where ping or ARP found something.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use av_proto::config::Device;
+use av_proto::secret::Secret;
+use av_proto::verdict::Status;
+use crossbeam_channel::unbounded;
+use jiff::tz::TimeZone;
+use pnet::util::MacAddr;
+use serde_json::{Value, json};
+
+use super::arp;
+use super::maker::Mac;
+use super::proposal::{Evidence, PJLINK_PORT, PjlinkEvidence, SnmpEvidence};
+use crate::driver::workers::Workers;
+use crate::driver::{Prober, Reply};
+use crate::finding::Finding;
+use crate::pjlink::search::search;
+
+/// Up to so many addresses, each is asked everything.
+pub const ASK_ALL_MAX: usize = 1024;
+/// The ports that are looked at where something is.
+const PORTS: [u16; 4] = [PJLINK_PORT, 80, 443, 23];
+const CONNECT_MAX: Duration = Duration::from_secs(1);
+/// No probe takes this long: one that has not answered by then is lost.
+const STUCK_AFTER: Duration = Duration::from_secs(60);
+/// The SNMP community that equipment has out of the box.
+const PUBLIC: &str = "public";
+/// `sysObjectID.0` (RFC 3418).
+const SYS_OBJECT_ID: &str = "1.3.6.1.2.1.1.2.0";
+/// How long a search of PJLink is listened for.
+const SEARCH_WAIT: Duration = Duration::from_secs(1);
+/// More would not leave in that time.
+const SEARCH_PART_MAX: usize = 200;
+
+/// How fast is asked.
+#[derive(Debug)]
+pub struct Pace {
+    gap: Duration,
+    next: Instant,
+}
+
+impl Pace {
+    /// So many questions a second.
+    #[must_use]
+    pub fn new(rate: u32) -> Self {
+        Self {
+            gap: Duration::from_secs(1) / rate.max(1),
+            next: Instant::now(),
+        }
+    }
+
+    /// Questions a second.
+    fn rate(&self) -> u32 {
+        let gap = u32::try_from(self.gap.as_nanos()).unwrap_or(u32::MAX);
+        1_000_000_000 / gap.max(1)
+    }
+
+    /// Whether a question may leave now.
+    #[must_use]
+    pub fn is_due(&self) -> bool {
+        Instant::now() >= self.next
+    }
+
+    /// A question left.
+    pub fn spend(&mut self) {
+        // Time that was not used is not made up for: no burst.
+        self.next = Instant::now().max(self.next) + self.gap;
+    }
+
+    /// Waits until a question may leave.
+    fn turn(&mut self) {
+        std::thread::sleep(self.next.saturating_duration_since(Instant::now()));
+        self.spend();
+    }
+}
+
+/// What is asked, and how.
+#[derive(Debug)]
+pub struct Look<'a> {
+    /// Each address once, in order.
+    pub addresses: &'a [IpAddr],
+    /// Where whole networks hear, for the search of PJLink class 2.
+    pub broadcasts: &'a [Ipv4Addr],
+    /// SNMP communities, each tried until one is answered.
+    pub communities: &'a [Secret],
+    /// Questions a second.
+    pub pace: Pace,
+    /// For connections, which block.
+    pub workers: &'a Workers,
+}
+
+impl Look<'_> {
+    /// Asks every address; those where something is, with what was seen.
+    /// `says` is told what happens, for whoever waits.
+    pub fn run(
+        mut self,
+        prober: &dyn Prober,
+        says: &mut dyn FnMut(&str),
+    ) -> BTreeMap<IpAddr, Evidence> {
+        let mut seen: BTreeMap<IpAddr, Evidence> = BTreeMap::new();
+        says(&format!("{} addresses: ping", self.addresses.len()));
+        self.ping(prober, &mut seen);
+        says("ARP");
+        self.arp(&mut seen, says);
+        let wide: Vec<IpAddr> = if self.addresses.len() <= ASK_ALL_MAX {
+            self.addresses.to_vec()
+        } else {
+            seen.keys().copied().collect()
+        };
+        says(&format!("{} addresses: SNMP", wide.len()));
+        self.snmp(&wide, prober, &mut seen);
+        says(&format!("{} addresses: PJLink port", wide.len()));
+        self.ports(&wide, &[PJLINK_PORT], &mut seen);
+        let alive: Vec<IpAddr> = seen.keys().copied().collect();
+        says(&format!("{} found: ports, PJLink", alive.len()));
+        self.ports(&alive, &PORTS[1..], &mut seen);
+        self.search(&alive, &mut seen, says);
+        self.pjlink(prober, &mut seen);
+        seen.retain(|_, evidence| evidence.is_alive());
+        seen
+    }
+
+    /// Begins one probe for each, at the pace, and waits for all of them.
+    fn ask(
+        &mut self,
+        targets: &[IpAddr],
+        mut begin: impl FnMut(IpAddr, Reply),
+        mut take: impl FnMut(IpAddr, Finding),
+    ) {
+        let (to, findings) = unbounded();
+        for (ticket, ip) in targets.iter().enumerate() {
+            self.pace.turn();
+            begin(*ip, Reply::new(ticket, to.clone()));
+        }
+        drop(to);
+        while let Ok(done) = findings.recv_timeout(STUCK_AFTER) {
+            if let Some(ip) = targets.get(done.ticket) {
+                take(*ip, done.finding);
+            }
+        }
+    }
+
+    fn ping(&mut self, prober: &dyn Prober, seen: &mut BTreeMap<IpAddr, Evidence>) {
+        let addresses = self.addresses;
+        let settings = json!({"count": 1, "timeout_s": 1});
+        self.ask(
+            addresses,
+            |ip, reply| begin(prober, ip, "ping", &settings, reply),
+            |ip, finding| {
+                if finding.status == Status::Online {
+                    let rtt = finding.metrics.get("ping_rtt_avg_ms");
+                    let rtt = rtt.and_then(Value::as_f64).unwrap_or_default();
+                    seen.entry(ip).or_default().echo_ms = Some(rtt);
+                }
+            },
+        );
+    }
+
+    fn arp(&mut self, seen: &mut BTreeMap<IpAddr, Evidence>, says: &mut dyn FnMut(&str)) {
+        let asked = arp::ask(self.addresses, &mut self.pace).unwrap_or_else(|error| {
+            says(&format!(
+                "ARP not asked ({error}); the system's table serves"
+            ));
+            Default::default()
+        });
+        for (ip, mac) in arp::known().into_iter().chain(asked) {
+            let ip = IpAddr::from(ip);
+            if self.addresses.binary_search(&ip).is_ok() {
+                seen.entry(ip).or_default().mac = Some(mac);
+            }
+        }
+    }
+
+    fn snmp(
+        &mut self,
+        targets: &[IpAddr],
+        prober: &dyn Prober,
+        seen: &mut BTreeMap<IpAddr, Evidence>,
+    ) {
+        let communities = self.communities;
+        for community in communities {
+            let open: Vec<IpAddr> = targets
+                .iter()
+                .filter(|ip| seen.get(ip).is_none_or(|evidence| evidence.snmp.is_none()))
+                .copied()
+                .collect();
+            let settings = json!({
+                "community": community.expose(), "timeout_s": 1, "retries": 0,
+                "oids": [{"name": "sys_object_id", "oid": SYS_OBJECT_ID, "type": "string"}],
+            });
+            self.ask(
+                &open,
+                |ip, reply| begin(prober, ip, "snmp", &settings, reply),
+                |ip, finding| {
+                    if finding.status == Status::Online {
+                        seen.entry(ip).or_default().snmp = Some(SnmpEvidence {
+                            description: text(&finding, "sys_descr").unwrap_or_default(),
+                            object_id: text(&finding, "sys_object_id"),
+                            own_community: community.expose() != PUBLIC,
+                        });
+                    }
+                },
+            );
+        }
+    }
+
+    fn ports(&mut self, targets: &[IpAddr], ports: &[u16], seen: &mut BTreeMap<IpAddr, Evidence>) {
+        for &port in ports {
+            let workers = self.workers;
+            self.ask(
+                targets,
+                |ip, reply| {
+                    workers.run(reply, move || {
+                        let at = SocketAddr::new(ip, port);
+                        Finding::new(match TcpStream::connect_timeout(&at, CONNECT_MAX) {
+                            Ok(_) => Status::Online,
+                            Err(_) => Status::Offline,
+                        })
+                    });
+                },
+                |ip, finding| {
+                    if finding.status == Status::Online {
+                        seen.entry(ip).or_default().ports.insert(port);
+                    }
+                },
+            );
+        }
+    }
+
+    /// The search of PJLink class 2, which tells the interface's address also
+    /// from behind a router.
+    fn search(
+        &mut self,
+        alive: &[IpAddr],
+        seen: &mut BTreeMap<IpAddr, Evidence>,
+        says: &mut dyn FnMut(&str),
+    ) {
+        let targets: Vec<SocketAddr> = self
+            .broadcasts
+            .iter()
+            .copied()
+            .map(IpAddr::from)
+            .chain(alive.iter().copied().filter(IpAddr::is_ipv4))
+            .map(|ip| SocketAddr::new(ip, PJLINK_PORT))
+            .collect();
+        // Each target is asked twice in the second that a search takes.
+        let part = usize::try_from(self.pace.rate() / 2).unwrap_or(usize::MAX);
+        for targets in targets.chunks(part.clamp(1, SEARCH_PART_MAX)) {
+            match search(targets, SEARCH_WAIT) {
+                Ok(found) => {
+                    for answer in found {
+                        // One that heard a broadcast may be of another network.
+                        if self.addresses.binary_search(&answer.ip).is_ok() {
+                            let evidence = seen.entry(answer.ip).or_default();
+                            evidence.searched = true;
+                            let MacAddr(a, b, c, d, e, f) = answer.mac;
+                            evidence.mac.get_or_insert(Mac([a, b, c, d, e, f]));
+                        }
+                    }
+                }
+                Err(error) => says(&format!("PJLink search: {error}")),
+            }
+        }
+    }
+
+    fn pjlink(&mut self, prober: &dyn Prober, seen: &mut BTreeMap<IpAddr, Evidence>) {
+        let open: Vec<IpAddr> = seen
+            .iter()
+            .filter(|(_, evidence)| evidence.searched || evidence.ports.contains(&PJLINK_PORT))
+            .map(|(ip, _)| *ip)
+            .collect();
+        let settings = json!({});
+        self.ask(
+            &open,
+            |ip, reply| begin(prober, ip, "pjlink", &settings, reply),
+            |ip, finding| {
+                // What takes connections there and speaks something else is
+                // no projector.
+                if finding.status == Status::Online {
+                    seen.entry(ip).or_default().pjlink = Some(PjlinkEvidence {
+                        manufacturer: text(&finding, "pjlink_manufacturer"),
+                        product: text(&finding, "pjlink_model"),
+                        name: text(&finding, "pjlink_name"),
+                        locked: finding.metrics.get("pjlink_auth") == Some(&Value::Bool(true)),
+                    });
+                }
+            },
+        );
+    }
+}
+
+fn text(finding: &Finding, metric: &str) -> Option<String> {
+    let text = finding.metrics.get(metric)?.as_str()?;
+    Some(text.to_owned()).filter(|text| !text.is_empty())
+}
+
+fn begin(prober: &dyn Prober, ip: IpAddr, driver: &str, settings: &Value, reply: Reply) {
+    let device = json!({
+        "ip": ip.to_string(), "name": ip.to_string(), "driver": driver,
+        "driver_config": {driver: settings},
+    });
+    match Device::parse(&device.to_string(), &TimeZone::UTC, &mut Vec::new()) {
+        Ok(device) => prober.begin(&device, reply),
+        // A community that is none, such as an empty one.
+        Err(errors) => reply.send(
+            Finding::new(Status::Unknown)
+                .with_detail(errors.first().map(ToString::to_string).unwrap_or_default()),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::supervisor::Health;
+
+    /// Answers ping at .1 and .2, SNMP at .2 and at .9, which does not answer
+    /// ping; notes what it was asked.
+    #[derive(Default)]
+    struct Simulated(Mutex<Vec<(IpAddr, String)>>);
+
+    impl Prober for Simulated {
+        fn begin(&self, device: &Device, reply: Reply) {
+            let name = device.settings.name().to_owned();
+            let last = match device.ip {
+                IpAddr::V4(ip) => ip.octets()[3],
+                IpAddr::V6(_) => 0,
+            };
+            let online = matches!((name.as_str(), last), ("ping", 1 | 2) | ("snmp", 2 | 9));
+            self.0.lock().unwrap().push((device.ip, name));
+            reply.send(if online {
+                Finding::new(Status::Online)
+                    .with("ping_rtt_avg_ms", 1.5)
+                    .with("sys_descr", "EPSON EB-1")
+            } else {
+                Finding::new(Status::Offline)
+            });
+        }
+    }
+
+    fn addresses(count: u16) -> Vec<IpAddr> {
+        (0..count)
+            .map(|n| Ipv4Addr::new(127, 66, (n / 256) as u8, (n % 256) as u8).into())
+            .collect()
+    }
+
+    fn look(count: u16, rate: u32) -> (BTreeMap<IpAddr, Evidence>, Vec<(IpAddr, String)>) {
+        let prober = Simulated::default();
+        let workers = Workers::new(&Health::default());
+        let addresses = addresses(count);
+        let seen = Look {
+            addresses: &addresses,
+            broadcasts: &[],
+            communities: &[Secret::new("public"), Secret::new("own")],
+            pace: Pace::new(rate),
+            workers: &workers,
+        }
+        .run(&prober, &mut |_| {});
+        (seen, prober.0.into_inner().unwrap())
+    }
+
+    #[test]
+    fn what_answers_is_found_and_a_community_that_works_ends_the_trying() {
+        let (seen, asked) = look(12, 10_000);
+        let at = |n: usize| addresses(12)[n];
+        assert_eq!(seen[&at(1)].echo_ms, Some(1.5));
+        assert_eq!(seen[&at(1)].snmp, None);
+        assert_eq!(seen[&at(9)].echo_ms, None);
+        for n in [2, 9] {
+            let snmp = seen[&at(n)].snmp.as_ref().unwrap();
+            assert_eq!(snmp.description, "EPSON EB-1");
+            assert!(!snmp.own_community);
+        }
+        let snmp = |ip: IpAddr| {
+            asked
+                .iter()
+                .filter(|it| **it == (ip, "snmp".to_owned()))
+                .count()
+        };
+        assert_eq!((snmp(at(2)), snmp(at(1))), (1, 2));
+    }
+
+    #[test]
+    fn a_large_network_is_asked_more_only_where_something_is() {
+        let (seen, asked) = look(1100, 1_000_000);
+        let count = |driver: &str| asked.iter().filter(|(_, name)| name == driver).count();
+        assert_eq!(count("ping"), 1100);
+        assert!(count("snmp") < 100, "{}", count("snmp"));
+        assert!(seen.len() >= 8, "{}", seen.len());
+    }
+
+    #[test]
+    fn the_pace_is_never_faster_than_said() {
+        let mut pace = Pace::new(1000);
+        let began = Instant::now();
+        for _ in 0..50 {
+            pace.turn();
+        }
+        // The first leaves at once.
+        assert!(began.elapsed() >= Duration::from_millis(49));
+    }
+}
