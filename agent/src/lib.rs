@@ -24,6 +24,7 @@ pub mod discover;
 pub mod driver;
 pub mod durable;
 pub mod finding;
+pub mod http;
 pub mod http_client;
 pub mod icmp;
 pub mod page;

@@ -44,7 +44,8 @@
     for (const set of form.querySelectorAll("[data-driver]")) {
       const section = device.driver_config?.[set.dataset.driver] ?? {};
       for (const input of set.querySelectorAll("[data-config]")) {
-        input.value = section[input.dataset.config] ?? "";
+        const stored = section[input.dataset.config];
+        input.value = Array.isArray(stored) ? stored.join(", ") : stored === false ? "" : stored ?? "";
         input.dataset.was = input.value;
         input.type = "secret" in input.dataset ? "password" : input.type;
         const reveal = input.parentElement.querySelector("[data-reveal]");
@@ -65,7 +66,10 @@
   /** Sets a key where its input was changed; `null` takes it out of a stored device. */
   function put(object, key, input) {
     if (input.value === input.dataset.was) return;
-    const value = input.type === "number" ? av.number(input) : "secret" in input.dataset ? input.value : input.value.trim();
+    const text = "secret" in input.dataset ? input.value : input.value.trim();
+    let value = input.type === "number" ? av.number(input) : text;
+    if (text !== "" && input.dataset.kind === "boolean") value = text === "true";
+    if (text !== "" && input.dataset.kind === "list") value = text.split(",").map((part) => part.trim()).filter((part) => part !== "");
     if (value !== undefined && value !== "") object[key] = value;
     else if (id) object[key] = null;
   }

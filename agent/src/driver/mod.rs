@@ -29,7 +29,7 @@ use crossbeam_channel::unbounded;
 
 use crate::finding::Finding;
 use crate::supervisor::Health;
-use crate::{icmp, pjlink, snmp, tcp};
+use crate::{http, icmp, pjlink, snmp, tcp};
 
 pub use probe_now::ProbeNow;
 pub use reply::{Done, Reply};
@@ -113,6 +113,7 @@ impl Drivers {
             Box::new(snmp::Snmp::start(&rim.health)),
             Box::new(pjlink::Pjlink::start(&rim)),
             Box::new(tcp::Tcp::start(&rim)),
+            Box::new(http::Http::start(&rim)),
         ])
     }
 

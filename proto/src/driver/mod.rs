@@ -1,5 +1,6 @@
 //! The settings of each driver, from `driver_config` to validated values.
 
+mod http;
 mod ping;
 mod pjlink;
 mod snmp;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 
+pub use http::HttpSettings;
 pub use ping::PingSettings;
 pub use pjlink::PjlinkSettings;
 pub use snmp::{
@@ -85,6 +87,8 @@ drivers! {
     "pjlink" => pjlink::Pjlink(PjlinkSettings),
     /// A TCP service.
     "tcp" => tcp::Tcp(TcpSettings),
+    /// A web server.
+    "http" => http::Http(HttpSettings),
 }
 
 /// The budget of a driver that this crate does not know.

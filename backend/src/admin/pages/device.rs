@@ -403,6 +403,21 @@ fn metrics(lang: Lang, json: Option<&str>) -> Vec<Fact> {
     );
     add(lang.t("metric.banner").to_owned(), text("tcp_banner"));
     add(
+        lang.t("metric.response").to_owned(),
+        number("http_response_ms").map(|value| milliseconds(lang, value)),
+    );
+    add(
+        lang.t("metric.status").to_owned(),
+        metrics
+            .get("http_status")
+            .and_then(Value::as_u64)
+            .map(|status| status.to_string()),
+    );
+    add(
+        lang.t("metric.certificate").to_owned(),
+        number("http_tls_days_left").map(|days| format!("{days:.0} {}", lang.t("metric.days"))),
+    );
+    add(
         lang.t("metric.uptime").to_owned(),
         number("sys_uptime").map(|value| uptime(lang, value)),
     );
