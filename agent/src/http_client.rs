@@ -24,6 +24,9 @@ pub struct Answer {
     pub renew_token: bool,
     /// When the other side says that it answered (`Date`, RFC 9110, 6.6.1).
     pub date: Option<Timestamp>,
+    /// The backend takes the token of a poll in a header
+    /// (`X-Site-Auth: bearer`).
+    pub takes_bearer: bool,
 }
 
 /// Why there is no answer.
@@ -72,6 +75,28 @@ impl HttpClient {
         answer(request.call(), limit).map_err(|error| describe(&error, url))
     }
 
+    /// `GET url` under a site token in `Authorization: Bearer` (RFC 6750,
+    /// section 2.1), with `If-None-Match` where an ETag is known.
+    ///
+    /// # Errors
+    /// As [`HttpClient::get`].
+    pub fn get_as(
+        &self,
+        url: &str,
+        token: &Secret,
+        if_none_match: Option<&str>,
+        limit: u64,
+    ) -> Result<Answer, ExchangeError> {
+        let mut request = self
+            .agent
+            .get(url)
+            .header("Authorization", format!("Bearer {}", token.expose()));
+        if let Some(etag) = if_none_match {
+            request = request.header("If-None-Match", etag);
+        }
+        answer(request.call(), limit).map_err(|error| describe(&error, token))
+    }
+
     /// `POST url` of a JSON body under a site token.
     ///
     /// # Errors
@@ -108,10 +133,12 @@ fn answer(
         .with_config()
         .limit(limit)
         .read_to_vec()?;
-    let renew_token = response
-        .headers()
-        .get("X-Token-Renewal")
-        .is_some_and(|value| value == "requested");
+    let says = |name, word| {
+        let value = response.headers().get(name);
+        value.is_some_and(|value| value == word)
+    };
+    let renew_token = says("X-Token-Renewal", "requested");
+    let takes_bearer = says("X-Site-Auth", "bearer");
     let date = response
         .headers()
         .get("Date")
@@ -121,6 +148,7 @@ fn answer(
         status: response.status().as_u16(),
         body,
         renew_token,
+        takes_bearer,
     })
 }
 

@@ -14,12 +14,14 @@
 //! [`clock`] knows what time it is; [`driver`] says what a driver is, and
 //! [`icmp`], [`snmp`], [`pjlink`] and [`tcp`] are some; [`supervisor`] notices a
 //! thread that panics; [`run`] puts all of it together. [`cli`] has the commands for
-//! a technician, [`discover`] what looks for equipment.
+//! a technician, [`discover`] what looks for equipment; [`config_source`] asks
+//! for a configuration over HTTP.
 
 pub mod cli;
 pub mod clock;
 pub mod collector;
 pub mod config;
+pub mod config_source;
 pub mod discover;
 pub mod driver;
 pub mod durable;

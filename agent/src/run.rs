@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, bounded, select};
 use crate::clock::{Clock, SystemSource};
 use crate::collector::{Collector, last_good_time};
 use crate::config::{ConfigHandle, ConfigStore, LoadError};
+use crate::config_source::ConfigSource;
 use crate::driver::{Drivers, ProbeNow};
 use crate::http_client::HttpClient;
 use crate::page::{self, Page, Sources};
@@ -92,6 +93,7 @@ pub fn run(settings: &Settings, terminate: &Receiver<()>) -> Result<(), RunError
         handle: Arc::clone(&handle),
         snapshots: snapshots.clone(),
         client: client.clone(),
+        source: ConfigSource::new(client.clone()),
         clock: clock.clone(),
         first_sync: settings.first_sync,
         interval: settings.sync_interval(),

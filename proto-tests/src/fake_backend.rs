@@ -55,7 +55,7 @@ pub enum IngestAnswer {
 /// A request as it came.
 #[derive(Debug, Clone)]
 pub struct Seen {
-    /// Method and path: `GET /config/token`.
+    /// Method and path: `GET /config`.
     pub line: String,
     /// The headers, names in lower case.
     pub headers: Vec<(String, String)>,
@@ -78,6 +78,8 @@ struct Shared {
     ingest: Mutex<IngestAnswer>,
     seen: Mutex<Vec<Seen>>,
     reports: Mutex<Vec<Value>>,
+    /// Knows the path with the token in it alone, as earlier backends do.
+    older: AtomicBool,
     stopped: AtomicBool,
 }
 
@@ -111,6 +113,7 @@ impl FakeBackend {
             ingest: Mutex::new(IngestAnswer::Take),
             seen: Mutex::new(Vec::new()),
             reports: Mutex::new(Vec::new()),
+            older: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
         });
         let for_thread = Arc::clone(&shared);
@@ -146,6 +149,12 @@ impl FakeBackend {
         *lock(&self.shared.config) = answer;
     }
 
+    /// From now on the backend of an earlier version, which knows the
+    /// configuration only at `/config/{token}`, or that of this one.
+    pub fn be_older(&self, older: bool) {
+        self.shared.older.store(older, Ordering::SeqCst);
+    }
+
     /// Answers reports like this from now on.
     pub fn answer_ingest(&self, answer: IngestAnswer) {
         *lock(&self.shared.ingest) = answer;
@@ -161,7 +170,7 @@ impl FakeBackend {
     #[must_use]
     pub fn polls(&self) -> Vec<Seen> {
         let mut seen = self.seen();
-        seen.retain(|request| request.line.starts_with("GET /config/"));
+        seen.retain(|request| request.line.starts_with("GET /config"));
         seen
     }
 
@@ -215,9 +224,11 @@ fn serve(stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
         let mut body = vec![0; length];
         reader.read_exact(&mut body)?;
         lock(&shared.seen).push(seen.clone());
-        if seen.line.starts_with("GET /config/") {
+        let older = shared.older.load(Ordering::SeqCst);
+        if (seen.line == "GET /config" && !older) || seen.line.starts_with("GET /config/") {
+            let says = if older { "" } else { "X-Site-Auth: bearer\r\n" };
             let answer = lock(&shared.config).clone();
-            answer_poll(&mut stream, &seen, answer)?;
+            answer_poll(&mut stream, &seen, says, answer)?;
         } else if seen.line == "POST /ingest" {
             let answer = *lock(&shared.ingest);
             if matches!(answer, IngestAnswer::Take | IngestAnswer::TakeInSilence) {
@@ -240,11 +251,16 @@ fn serve(stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
     }
 }
 
-fn answer_poll(stream: &mut TcpStream, seen: &Seen, answer: ConfigAnswer) -> std::io::Result<()> {
+fn answer_poll(
+    stream: &mut TcpStream,
+    seen: &Seen,
+    says: &str,
+    answer: ConfigAnswer,
+) -> std::io::Result<()> {
     match answer {
         ConfigAnswer::Site(site) => {
             let etag = format!("\"{}\"", site["config_hash"].as_str().unwrap_or_default());
-            let header = format!("ETag: {etag}\r\n");
+            let header = format!("ETag: {etag}\r\n{says}");
             if seen.header("if-none-match") == Some(&etag) {
                 return write!(
                     stream,
@@ -254,10 +270,11 @@ fn answer_poll(stream: &mut TcpStream, seen: &Seen, answer: ConfigAnswer) -> std
             }
             respond(stream, "200 OK", &header, site.to_string().as_bytes())
         }
-        ConfigAnswer::Raw(body) => respond(stream, "200 OK", "", &body),
-        ConfigAnswer::Status(status) => error(stream, status),
+        ConfigAnswer::Raw(body) => respond(stream, "200 OK", says, &body),
+        ConfigAnswer::Status(status) => error_with(stream, status, says),
         ConfigAnswer::Redirect(to) => {
-            respond(stream, "302 Found", &format!("Location: {to}\r\n"), b"")
+            let header = format!("Location: {to}\r\n{says}");
+            respond(stream, "302 Found", &header, b"")
         }
         ConfigAnswer::HalfBody(site) => {
             let body = site.to_string();
@@ -285,8 +302,13 @@ fn answer_poll(stream: &mut TcpStream, seen: &Seen, answer: ConfigAnswer) -> std
 }
 
 fn error(stream: &mut TcpStream, status: u16) -> std::io::Result<()> {
+    error_with(stream, status, "")
+}
+
+fn error_with(stream: &mut TcpStream, status: u16, headers: &str) -> std::io::Result<()> {
     let body = json!({ "error": format!("status {status} to order") }).to_string();
-    respond(stream, &format!("{status} To Order"), "", body.as_bytes())
+    let status = format!("{status} To Order");
+    respond(stream, &status, headers, body.as_bytes())
 }
 
 fn respond(

@@ -110,6 +110,60 @@ fn a_change_is_applied_once_and_then_nothing_is_touched() {
 }
 
 #[test]
+fn the_token_goes_in_a_header_and_in_the_path_for_an_older_backend_alone() {
+    let good = site("Paris", &[]);
+    let backend = FakeBackend::start(ConfigAnswer::Site(good.clone()));
+    let agent = start(&backend);
+    let process = agent.process.as_ref().unwrap();
+    wait_synced(&agent, &good);
+    let bearer = format!("Bearer {TOKEN}");
+    let by_path = format!("GET /config/{TOKEN}");
+    let lines = || -> Vec<String> { backend.polls().into_iter().map(|s| s.line).collect() };
+    let more = |times: usize| {
+        let known = process.log().matches("✅ Config is up-to-date").count();
+        process.wait_for_log("✅ Config is up-to-date", known + times);
+    };
+    more(2);
+    for poll in backend.polls() {
+        assert_eq!(poll.line, "GET /config");
+        assert_eq!(poll.header("authorization"), Some(bearer.as_str()));
+    }
+
+    // Rolled back: the poll that finds it out works, and those after it go to
+    // the path at once.
+    backend.be_older(true);
+    let before = lines().len();
+    more(4);
+    backend.be_older(false);
+    let older = lines().split_off(before);
+    assert!(older.contains(&by_path), "{older:?}");
+    let first = older.iter().position(|line| *line == by_path).unwrap();
+    let by_header = older[first..].iter().filter(|line| **line != by_path);
+    // The last ones may be of the newer backend again.
+    assert!(by_header.count() <= 1, "{older:?}");
+
+    // Upgraded: within a poll the path has no token any more.
+    more(2);
+    let before = lines().len();
+    more(3);
+    let newer = lines().split_off(before);
+    assert!(newer.iter().all(|line| line == "GET /config"), "{newer:?}");
+
+    // A token that is not known is not tried in the path.
+    let before = lines().len();
+    backend.answer_config(ConfigAnswer::Status(404));
+    process.wait_for_log("does not know this site's token (404)", 2);
+    let refused = lines().split_off(before);
+    assert!(
+        refused.iter().all(|line| line == "GET /config"),
+        "{refused:?}"
+    );
+    let log = process.log();
+    assert_eq!(log.matches("❌ Config sync failed").count(), 2, "{log}");
+    assert!(!log.contains(TOKEN), "the token is in the log");
+}
+
+#[test]
 fn a_bad_backend_changes_nothing_and_is_said() {
     let (_projector, device) = projector("Projecteur");
     let good = site("Paris", &[device]);

@@ -152,6 +152,85 @@ fn an_unknown_token_is_answered_with_404_and_logged_nowhere() {
 }
 
 #[test]
+fn the_token_may_come_in_a_header_with_the_same_answers() {
+    let mut bench = Bench::start();
+    bench.add_device("10.0.0.1");
+    let ask = |path: &str, headers: &[(&str, &str)]| {
+        let answer = bench.backend.request("GET", path, headers, None);
+        assert_eq!(answer.headers["x-site-auth"], "bearer", "{path}");
+        answer
+    };
+    let by_path = ask(&format!("/config/{TOKEN}"), &[]);
+    let bearer = format!("Bearer {TOKEN}");
+    let etag = by_path.headers["etag"].as_str();
+    for headers in [
+        [("Authorization", bearer.as_str()), ("X-Other", "")],
+        [
+            ("authorization", &bearer.replace("Bearer", "bearer")),
+            ("X-Other", ""),
+        ],
+        [("X-Site-Token", TOKEN), ("X-Other", "")],
+        // The contract's own header counts, where both are there.
+        [("Authorization", "Bearer avt_x"), ("X-Site-Token", TOKEN)],
+    ] {
+        let answer = ask("/config", &headers);
+        assert_eq!(answer.status, 200, "{headers:?}: {answer:?}");
+        assert_eq!(answer.body, by_path.body);
+        assert_eq!(answer.headers["etag"], etag);
+        let unchanged = ask(
+            "/config",
+            &[headers[0], headers[1], ("If-None-Match", etag)],
+        );
+        assert_eq!((unchanged.status, unchanged.body.as_str()), (304, ""));
+    }
+    // What opens nothing is answered as it is at the path.
+    let unknown = ask("/config/wrong-token-77", &[]);
+    let answer = ask("/config", &[("Authorization", "Bearer wrong-token-77")]);
+    assert_eq!((answer.status, &answer.body), (404, &unknown.body));
+    for header in ["Basic cGFyaXM6eA==", "Bearer", "Bearer ", TOKEN] {
+        let answer = ask("/config", &[("Authorization", header)]);
+        assert_error(&answer, 401, "no site token");
+        assert_eq!(answer.headers["www-authenticate"], "Bearer realm=\"site\"");
+    }
+    let report = report(&[reported("10.0.0.1", "online", "ok")]).to_string();
+    let post = |header: &str| {
+        let headers = [
+            ("Authorization", header),
+            ("Content-Type", "application/json"),
+        ];
+        bench
+            .backend
+            .request("POST", "/ingest", &headers, Some(report.as_bytes()))
+    };
+    assert_eq!(post(&bearer).status, 200);
+    let refused = post("Bearer wrong-token-77");
+    assert_error(&refused, 401, "X-Site-Token is missing or wrong");
+    assert_eq!(
+        refused.body,
+        bench.backend.ingest("wrong-token-77", &json!({})).body
+    );
+    let renew = bench.backend.request(
+        "POST",
+        "/token/renew",
+        &[("Authorization", &bearer)],
+        Some(b""),
+    );
+    assert_error(&renew, 409, "nobody asked");
+
+    let metrics = bench.backend.get("/metrics").body;
+    assert!(
+        metrics.contains("route=\"/config\",code=\"200\""),
+        "{metrics}"
+    );
+    for text in [metrics, bench.backend.process.log()] {
+        assert!(
+            !text.contains(TOKEN) && !text.contains("wrong-token-77"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn the_token_is_in_no_log_even_at_the_finest_level() {
     let mut bench = Bench::start();
     bench.add_device("10.0.0.1");
@@ -166,8 +245,11 @@ fn the_token_is_in_no_log_even_at_the_finest_level() {
     ] {
         let _ = backend.get(&path);
     }
-    let _ = backend.ingest(TOKEN, &report(&[reported("10.0.0.1", "online", "ok")]));
-    let _ = backend.ingest("other-token-9", &report(&[]));
+    for token in [TOKEN, "other-token-9"] {
+        let bearer = format!("Bearer {token}");
+        let _ = backend.request("GET", "/config", &[("Authorization", &bearer)], None);
+        let _ = backend.ingest(token, &report(&[]));
+    }
     let log = backend.process.log();
     assert!(log.contains("/config/..."), "{log}");
     for secret in [TOKEN, "other-token-9"] {

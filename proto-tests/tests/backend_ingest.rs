@@ -718,6 +718,8 @@ fn what_is_not_there_or_not_allowed_is_said_in_json() {
         ("GET", "/config/a/b", 404),
         ("GET", "/ingest", 405),
         ("POST", "/config/x", 405),
+        ("GET", "/config", 401),
+        ("POST", "/config", 405),
         ("DELETE", "/devices", 405),
         ("PUT", "/health", 405),
     ] {

@@ -56,9 +56,15 @@ impl BackendUrl {
         Ok(Self(base.trim_end_matches('/').to_owned()))
     }
 
-    /// Where the configuration is pulled. It holds the token: for the wire only.
+    /// Where the configuration is pulled with the token in a header.
     #[must_use]
-    pub fn config(&self, token: &Secret) -> Secret {
+    pub fn config(&self) -> String {
+        format!("{}/config", self.0)
+    }
+
+    /// Where an older backend has it. It holds the token: for the wire only.
+    #[must_use]
+    pub fn config_with(&self, token: &Secret) -> Secret {
         let mut url = format!("{}/config/", self.0);
         for byte in token.expose().bytes() {
             if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
@@ -70,7 +76,7 @@ impl BackendUrl {
         Secret::new(url)
     }
 
-    /// The same for a log: the token left out.
+    /// The same for a log, whichever it is: the token left out.
     #[must_use]
     pub fn config_shown(&self) -> String {
         format!("{}/config/...", self.0)
@@ -150,9 +156,10 @@ mod tests {
         let url = BackendUrl::parse("http://backend:8000/ingest").unwrap();
         let token = Secret::new("a/b c");
         assert_eq!(
-            url.config(&token).expose(),
+            url.config_with(&token).expose(),
             "http://backend:8000/config/a%2Fb%20c"
         );
+        assert_eq!(url.config(), "http://backend:8000/config");
         assert_eq!(url.config_shown(), "http://backend:8000/config/...");
         assert_eq!(url.ingest(), "http://backend:8000/ingest");
         assert_eq!(url.token_renewal(), "http://backend:8000/token/renew");

@@ -142,6 +142,7 @@ mod tests {
                 body: body.as_bytes().to_vec(),
                 renew_token: false,
                 date: None,
+                takes_bearer: false,
             };
             assert_eq!(judge(&answer), outcome, "{status} {body}");
         }

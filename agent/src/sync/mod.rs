@@ -13,6 +13,7 @@ use jiff::Timestamp;
 
 use crate::clock::Clock;
 use crate::config::{ActiveConfig, ConfigHandle, ConfigStore, Identity};
+use crate::config_source::ConfigSource;
 use crate::http_client::HttpClient;
 use crate::snapshot::Snapshots;
 use crate::supervisor::Stop;
@@ -32,6 +33,8 @@ pub struct Sync {
     pub snapshots: Snapshots,
     /// The way to the backend.
     pub client: HttpClient,
+    /// The same, for configurations.
+    pub source: ConfigSource,
     /// The time.
     pub clock: Clock,
     /// Time until the first poll.
@@ -78,7 +81,7 @@ impl Sync {
         // The file's hash, and not the running one's: a file edited by hand
         // must be brought back to the backend's.
         let stored = self.store.stored_hash();
-        let outcome = pull(&self.client, &active.identity, stored.as_ref());
+        let outcome = pull(&self.source, &active.identity, stored.as_ref());
         if let Ok(poll) = &outcome {
             self.clock.heard(poll.date);
         }

@@ -7,10 +7,8 @@ use av_proto::secret::Secret;
 use jiff::Timestamp;
 
 use crate::config::Identity;
-use crate::http_client::{Answer, ExchangeError, HttpClient, error_of};
-
-/// The largest configuration that is read: 20,000 devices need a third of it.
-const BODY_MAX_BYTES: u64 = 32 << 20;
+use crate::config_source::ConfigSource;
+use crate::http_client::{Answer, ExchangeError, error_of};
 
 /// What a poll brought.
 #[derive(Debug)]
@@ -75,14 +73,13 @@ pub enum PullError {
 /// not know the newer. `stored` is the hash of what is on disk, where it is
 /// known.
 pub(super) fn pull(
-    client: &HttpClient,
+    source: &ConfigSource,
     identity: &Identity,
     stored: Option<&ConfigHash>,
 ) -> Result<Poll, PullError> {
     let with = |token: &Secret, opened_by| {
         let etag = stored.map(|hash| format!("\"{hash}\""));
-        let url = identity.backend_url.config(token);
-        let answer = client.get(&url, etag.as_deref(), BODY_MAX_BYTES)?;
+        let answer = source.get(&identity.backend_url, token, etag.as_deref())?;
         Ok(Poll {
             pulled: read(&answer, stored)?,
             opened_by,
@@ -170,6 +167,7 @@ mod tests {
                 body: body.as_bytes().to_vec(),
                 renew_token: false,
                 date: None,
+                takes_bearer: false,
             };
             let said = match read(&answer, *stored) {
                 Ok(Pulled::Document(_)) => "document".to_owned(),

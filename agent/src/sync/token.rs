@@ -72,7 +72,7 @@ impl Sync {
             return;
         }
         self.swap_identity(new.clone());
-        match pull(&self.client, &new, self.store.stored_hash().as_ref()) {
+        match pull(&self.source, &new, self.store.stored_hash().as_ref()) {
             // Whatever it brought, the next poll brings again.
             Ok(Poll { opened_by, .. }) => self.settle_token(opened_by),
             Err(error) => {

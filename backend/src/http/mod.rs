@@ -4,6 +4,7 @@ mod body;
 mod devices;
 mod metrics;
 mod server;
+mod site_token;
 mod suggestions;
 mod target;
 mod token;
@@ -28,6 +29,7 @@ use crate::store::{Store, StoreError};
 use crate::url::Query;
 use body::{BODY_MAX, BodyTurns, Sender, TooManyStuck};
 use metrics::Counters;
+use site_token::{CHALLENGE, presented};
 use target::{Target, none_match};
 
 /// What the routes work with.
@@ -88,10 +90,20 @@ impl App {
                 .with("Allow", allow);
         }
         match target {
-            Target::Config(token) => self.config(token, header(request, "If-None-Match")),
+            Target::Config(token) => {
+                site_token::announce(self.config(token, header(request, "If-None-Match")))
+            }
+            Target::ConfigByHeader => {
+                let if_none_match = header(request, "If-None-Match");
+                site_token::announce(match presented(request) {
+                    Some(token) => self.config(token, if_none_match),
+                    None => Answer::error(401, "there is no site token")
+                        .with("WWW-Authenticate", CHALLENGE),
+                })
+            }
             Target::Ingest => self.ingest(request, body_read),
             Target::Suggestions => self.suggestions(request, body_read),
-            Target::RenewToken => token::renew(&self.store, header(request, "X-Site-Token")),
+            Target::RenewToken => token::renew(&self.store, presented(request)),
             Target::Devices(site) => self.devices(site.as_deref()),
             Target::Health => self.health(),
             Target::Metrics => self.metrics(),
@@ -124,7 +136,7 @@ impl App {
     }
 
     fn ingest(&self, request: &mut Request, body_read: &mut bool) -> Answer {
-        let site = match self.ingest.authorize(header(request, "X-Site-Token")) {
+        let site = match self.ingest.authorize(presented(request)) {
             Ok(site) => site,
             Err(error) => return refused(&error),
         };
@@ -162,7 +174,7 @@ impl App {
     }
 
     fn suggestions(&self, request: &mut Request, body_read: &mut bool) -> Answer {
-        let site = match self.ingest.authorize(header(request, "X-Site-Token")) {
+        let site = match self.ingest.authorize(presented(request)) {
             Ok(site) => site,
             Err(error) => return refused(&error),
         };
@@ -273,7 +285,7 @@ fn refused(error: &IngestError) -> Answer {
     };
     let answer = Answer::error(status, &excerpt(&error.to_string(), 500));
     if status == 401 {
-        answer.with("WWW-Authenticate", "X-Site-Token")
+        answer.with("WWW-Authenticate", CHALLENGE)
     } else {
         answer
     }

@@ -9,6 +9,8 @@ use crate::url::{Query, decode, segments};
 pub(super) enum Target {
     /// `/config/{site_token}`, decoded.
     Config(String),
+    /// `/config`, the token in a header.
+    ConfigByHeader,
     /// `/ingest`.
     Ingest,
     /// `/suggestions`.
@@ -47,7 +49,7 @@ impl Target {
                 ),
                 None => Self::Unknown,
             },
-            "/config" => Self::Unknown,
+            "/config" => Self::ConfigByHeader,
             _ => match path.strip_prefix("/config/") {
                 Some(token) if !token.is_empty() && !token.contains('/') => {
                     decode(token, false).map_or(Self::Unknown, Self::Config)
@@ -64,6 +66,7 @@ impl Target {
     pub(super) fn route(&self) -> &'static str {
         match self {
             Self::Config(_) => "/config/...",
+            Self::ConfigByHeader => "/config",
             Self::Ingest => "/ingest",
             Self::Suggestions => "/suggestions",
             Self::RenewToken => "/token/renew",
@@ -134,7 +137,8 @@ mod tests {
             ("/config/%C3%A9", config("é")),
             ("/config/%FF", Target::Unknown),
             ("/config/", Target::Unknown),
-            ("/config", Target::Unknown),
+            ("/config", Target::ConfigByHeader),
+            ("/config?x=1", Target::ConfigByHeader),
             ("/config/a/b", Target::Unknown),
             ("/ingest", Target::Ingest),
             ("/suggestions", Target::Suggestions),
@@ -191,7 +195,8 @@ mod tests {
             ("/health", Method::Delete, false),
             ("/", Method::Get, true),
             ("/", Method::Trace, true),
-            ("/config", Method::Get, false),
+            ("/config", Method::Get, true),
+            ("/config", Method::Post, false),
         ] {
             assert_eq!(Target::parse(url).allows(&method), allowed, "{url}");
         }

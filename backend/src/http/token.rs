@@ -3,6 +3,7 @@
 use av_proto::text::one_line;
 use serde_json::json;
 
+use super::site_token::CHALLENGE;
 use crate::admin::random_hex;
 use crate::answer::Answer;
 use crate::store::Store;
@@ -14,8 +15,7 @@ use crate::store::tokens::Fetch;
 /// that is lost on the way cuts nobody off.
 pub(super) fn renew(store: &Store, presented: Option<&str>) -> Answer {
     let unauthorized = || {
-        Answer::error(401, "X-Site-Token is missing or wrong")
-            .with("WWW-Authenticate", "X-Site-Token")
+        Answer::error(401, "X-Site-Token is missing or wrong").with("WWW-Authenticate", CHALLENGE)
     };
     let Some(presented) = presented else {
         return unauthorized();

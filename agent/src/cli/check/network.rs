@@ -12,13 +12,12 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::Line;
 use crate::config::Identity;
+use crate::config_source::ConfigSource;
 use crate::http_client::{Answer, HttpClient, error_of};
 use crate::icmp::{Mode, Pinger};
 use crate::settings::Settings;
 use crate::supervisor::Health;
 
-/// The largest configuration that is read.
-const BODY_MAX_BYTES: u64 = 32 << 20;
 const STATUS_MAX_BYTES: u64 = 64 << 20;
 /// More than this, and observations stand at the wrong hour.
 const CLOCK_DIFFERENCE: SignedDuration = SignedDuration::from_secs(30);
@@ -138,11 +137,8 @@ pub(super) fn backend(identity: &Identity, lines: &mut Vec<Line>) {
         lines.extend(clear_text(url, &host));
     }
     let asked = Timestamp::now();
-    let answer = HttpClient::new().get(
-        &identity.backend_url.config(&identity.site_token),
-        None,
-        BODY_MAX_BYTES,
-    );
+    let answer =
+        ConfigSource::new(HttpClient::new()).get(&identity.backend_url, &identity.site_token, None);
     match answer {
         Err(error) => {
             lines.push(unreachable(url, &error.to_string()));
@@ -372,6 +368,7 @@ mod tests {
             body: body.as_bytes().to_vec(),
             renew_token: false,
             date: None,
+            takes_bearer: false,
         };
         for (status, body, said) in [
             (404, "{}", "does not know this site's token"),
