@@ -65,10 +65,13 @@ impl ConfigSource {
     }
 }
 
-/// Whether an answer to `GET /config` is that of a backend that knows no such
-/// path.
+/// Whether an answer to `GET /config` is not of a backend that knows this path:
+/// an older one answers 404, and a proxy that was set up for the older path
+/// alone may send elsewhere or refuse.
 fn is_foreign(answer: &Answer) -> bool {
-    !answer.takes_bearer && matches!(answer.status, 404 | 405)
+    !answer.takes_bearer
+        && (300..500).contains(&answer.status)
+        && !matches!(answer.status, 304 | 408 | 429)
 }
 
 #[cfg(test)]
@@ -84,10 +87,13 @@ mod tests {
             (404, true, false),
             (404, false, true),
             (405, false, true),
+            // nginx with a `location /config/`.
+            (301, false, true),
+            (403, false, true),
             // A proxy whose backend is away says nothing about the path.
             (502, false, false),
             (503, false, false),
-            (302, false, false),
+            (429, false, false),
             (200, false, false),
         ] {
             let answer = Answer {
