@@ -1,0 +1,226 @@
+#!/usr/bin/env python3
+"""One SNMP sweep of the agent beside two peers'.
+
+    cargo build --release -p av-agent
+    cargo build --release -p av-proto-tests --bin snmp-sim
+    python3 -m venv venv && venv/bin/pip install pysnmp==7.1.30
+    proto-tests/benches/snmp.py --pysnmp venv/bin/python [--runs 5]
+
+The peers are prometheus-snmp-exporter (Debian package), asked for all devices
+at once by curl, and pysnmp (PyPI) with every request in flight at once. All
+ask 500 devices over version 2c for sysDescr and sysUpTime, wait a second for
+an answer and try once more.
+
+It makes a network namespace of its own (util-linux, iproute2; as root or where
+user namespaces are allowed), in which `snmp-sim` answers on 127.2.x.y; the dead
+are behind an interface where packets vanish. The programs take turns, so that
+what else the machine does falls on all alike. CPU is user and system time;
+curl's is not counted, and neither is the exporter's or Python's start. Memory
+is the most that was resident.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+DEVICES, PORT, TIMEOUT_S, RETRIES = 500, 1161, 1, 1
+NETWORK = """
+ip link set lo up
+ip link add void type veth peer name end
+ip link set void arp off up
+ip link set end up
+ip address add 10.66.255.1/16 dev void
+exec "$@"
+"""
+EXPORTER_URL = "http://127.0.0.1:9116"
+EXPORTER_CONFIG = f"""
+bench:
+  get: [1.3.6.1.2.1.1.1.0, 1.3.6.1.2.1.1.3.0]
+  metrics:
+  - {{name: sysDescr, oid: 1.3.6.1.2.1.1.1, type: DisplayString, help: text}}
+  - {{name: sysUpTime, oid: 1.3.6.1.2.1.1.3, type: gauge, help: ticks}}
+  version: 2
+  timeout: {TIMEOUT_S}s
+  retries: {RETRIES}
+  auth: {{community: public}}
+"""
+PYSNMP = f"""
+import asyncio, json, resource, sys, time
+from pysnmp.hlapi.v3arch.asyncio import *
+
+async def ask(engine, ip):
+    target = await UdpTransportTarget.create((ip, {PORT}), timeout={TIMEOUT_S}, retries={RETRIES})
+    error, status, _, values = await get_cmd(
+        engine, CommunityData("public", mpModel=1), target, ContextData(),
+        ObjectType(ObjectIdentity("1.3.6.1.2.1.1.1.0")),
+        ObjectType(ObjectIdentity("1.3.6.1.2.1.1.3.0")), lookupMib=False)
+    return not error and not status and len(values) == 2
+
+async def main():
+    engine = SnmpEngine()
+    start, before = time.monotonic(), time.process_time()
+    found = await asyncio.gather(*[ask(engine, ip) for ip in open(sys.argv[1]).read().split()])
+    print(json.dumps([time.monotonic() - start, time.process_time() - before,
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, sum(found)]))
+
+asyncio.run(main())
+"""
+
+
+def addresses(dead):
+    """Every fifth is dead where some shall be."""
+    return [
+        f"{'10.66' if dead and n % 5 == 0 else '127.2'}.{n // 250}.{n % 250 + 1}"
+        for n in range(DEVICES)
+    ]
+
+
+def run_agent(agent, targets, folder):
+    snmp = {"port": PORT, "timeout_s": TIMEOUT_S, "retries": RETRIES}
+    devices = [
+        {"ip": ip, "name": ip, "driver": "snmp", "driver_config": {"snmp": snmp}}
+        for ip in targets
+    ]
+    with open(f"{folder}/config.json", "w") as file:
+        json.dump({"site_name": "Bench", "devices": devices}, file)
+    with tempfile.TemporaryFile() as output, tempfile.NamedTemporaryFile() as memory:
+        # A child of this script would be told to be as large as Python was.
+        command = ["time", "-q", "-f", "%M", "-o", memory.name]
+        command += [agent, "sweep", "--json", f"{folder}/config.json"]
+        start = time.monotonic()
+        child = os.posix_spawnp(
+            command[0],
+            command,
+            os.environ,
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, output.fileno(), 1),
+                (os.POSIX_SPAWN_DUP2, os.open(os.devnull, os.O_WRONLY), 2),
+            ],
+        )
+        _, status, usage = os.wait4(child, 0)
+        wall = time.monotonic() - start
+        output.seek(0)
+        text = output.read().decode()
+        resident = int(memory.read()) / 1024
+    if "{" not in text:
+        sys.exit(f"the agent ended with {status}: {text}")
+    alive = json.loads(text[text.index("{") :])["online"]
+    return wall, usage.ru_utime + usage.ru_stime, resident, alive
+
+
+def process_figures(pid):
+    """CPU seconds until now, and the largest resident size in MB."""
+    with open(f"/proc/{pid}/stat") as file:
+        fields = file.read().rsplit(")", 1)[1].split()
+    with open(f"/proc/{pid}/status") as file:
+        peak = next(line for line in file if line.startswith("VmHWM"))
+    ticks = int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK"), int(peak.split()[1]) / 1024
+
+
+def run_exporter(targets, folder):
+    with open(f"{folder}/snmp.yml", "w") as file:
+        file.write(EXPORTER_CONFIG)
+    with open(f"{folder}/urls", "w") as file:
+        for ip in targets:
+            file.write(f'url = "{EXPORTER_URL}/snmp?module=bench&target={ip}:{PORT}"\n')
+    exporter = subprocess.Popen(
+        ["prometheus-snmp-exporter", f"--config.file={folder}/snmp.yml"],
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(200):
+            try:
+                urllib.request.urlopen(EXPORTER_URL, timeout=1).close()
+                break
+            except OSError:
+                time.sleep(0.05)
+        before, _ = process_figures(exporter.pid)
+        start = time.monotonic()
+        # curl has at most 300 at a time.
+        command = ["curl", "-s", "--parallel", "--parallel-immediate"]
+        command += ["--parallel-max", "300", "-K", f"{folder}/urls"]
+        text = subprocess.run(command, stdout=subprocess.PIPE, check=False).stdout
+        wall = time.monotonic() - start
+        after, resident = process_figures(exporter.pid)
+    finally:
+        exporter.terminate()
+        exporter.wait()
+    alive = text.count(b"\nsysUpTime ")
+    return wall, after - before, resident, alive
+
+
+def run_pysnmp(python, targets, folder):
+    with open(f"{folder}/targets", "w") as file:
+        file.write("\n".join(targets))
+    command = [python, "-c", PYSNMP, f"{folder}/targets"]
+    result = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
+    return json.loads(result)
+
+
+def measure(arguments, dead, folder):
+    targets = addresses(dead)
+    expected = sum(ip.startswith("127.") for ip in targets)
+    programs = {"av-agent sweep": lambda: run_agent(arguments.agent, targets, folder)}
+    programs["prometheus-snmp-exporter"] = lambda: run_exporter(targets, folder)
+    if arguments.pysnmp:
+        programs["pysnmp"] = lambda: run_pysnmp(arguments.pysnmp, targets, folder)
+    results = {name: [] for name in programs}
+    for _ in range(arguments.runs):
+        for name, program in programs.items():
+            *figures, alive = program()
+            if alive != expected:
+                print(f"note: {name} found {alive} of {expected}", flush=True)
+            results[name].append(figures)
+    print(f"\n### {DEVICES} devices{', a fifth dead' if dead else ''}\n")
+    print("| | wall, s: median | best | CPU, s: median | best | memory, MB |")
+    print("|---|---|---|---|---|---|")
+    for name, figures in results.items():
+        wall, cpu, memory = zip(*figures)
+        print(
+            f"| {name} | {statistics.median(wall):.2f} | {min(wall):.2f} "
+            f"| {statistics.median(cpu):.3f} | {min(cpu):.3f} | {max(memory):.1f} |",
+            flush=True,
+        )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--agent", default="target/release/av-agent")
+    parser.add_argument("--sim", default="target/release/snmp-sim")
+    parser.add_argument("--pysnmp", help="a Python that has pysnmp")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if not arguments.inside:
+        again = [sys.executable, os.path.abspath(__file__), "--inside"]
+        again += ["--agent", os.path.abspath(arguments.agent)]
+        again += ["--sim", os.path.abspath(arguments.sim)]
+        if arguments.pysnmp:
+            # A link in a venv leads out of it: it is not resolved.
+            again += ["--pysnmp", os.path.abspath(arguments.pysnmp)]
+        again += ["--runs", str(arguments.runs)]
+        # Mapped in a namespace of users, nobody needs to be root.
+        users = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+        shell = ["sh", "-euc", NETWORK, "sh", *again]
+        os.execvp("unshare", ["unshare", *users, "--net", *shell])
+    with tempfile.TemporaryDirectory() as folder:
+        command = [arguments.sim, "--count", str(DEVICES), "--port", str(PORT)]
+        simulator = subprocess.Popen(command)
+        try:
+            time.sleep(1)
+            for dead in (False, True):
+                measure(arguments, dead, folder)
+        finally:
+            simulator.terminate()
+            simulator.wait()
+
+
+if __name__ == "__main__":
+    main()
