@@ -30,6 +30,19 @@
     for (const set of form.querySelectorAll("[data-driver]")) set.hidden = set.dataset.driver !== fields.driver.value;
   }
 
+  const version = form.querySelector('[data-driver="snmp"] [data-config="version"]');
+
+  /** Community or user, as the version of SNMP has it. */
+  function versionChanged() {
+    const chosen = version.value.trim().toLowerCase().replace(/^v/, "") || "2c";
+    for (const part of form.querySelectorAll("[data-versions]")) part.hidden = !part.dataset.versions.split(" ").includes(chosen);
+  }
+
+  /** What stands at "v3.user" in a section. */
+  function at(section, path) {
+    return path.split(".").reduce((part, key) => part?.[key], section);
+  }
+
   function scheduleChanged() {
     form.querySelectorAll(".when-scheduled").forEach((part) => { part.hidden = alwaysOn.checked; });
   }
@@ -44,8 +57,11 @@
     for (const set of form.querySelectorAll("[data-driver]")) {
       const section = device.driver_config?.[set.dataset.driver] ?? {};
       for (const input of set.querySelectorAll("[data-config]")) {
-        const stored = section[input.dataset.config];
-        input.value = Array.isArray(stored) ? stored.join(", ") : stored === false ? "" : stored ?? "";
+        const stored = at(section, input.dataset.config);
+        const text = Array.isArray(stored) ? stored.join(", ") : stored === false ? "" : String(stored ?? "");
+        // What this page does not offer stays what it is.
+        if (input.options && ![...input.options].some((option) => option.value === text)) input.add(new Option(text, text));
+        input.value = text;
         input.dataset.was = input.value;
         input.type = "secret" in input.dataset ? "password" : input.type;
         const reveal = input.parentElement.querySelector("[data-reveal]");
@@ -59,6 +75,7 @@
     grid.set(weekRules.toMinutes(device.expectations?.schedule?.rules));
     touched = false;
     driverChanged();
+    versionChanged();
     scheduleChanged();
     tell();
   }
@@ -80,7 +97,13 @@
     const set = form.querySelector(`[data-driver="${CSS.escape(driver)}"]`);
     if (set) {
       const section = {};
-      for (const input of set.querySelectorAll("[data-config]")) put(section, input.dataset.config, input);
+      for (const input of set.querySelectorAll("[data-config]")) {
+        const path = input.dataset.config.split(".");
+        const leaf = path.pop();
+        const part = {};
+        put(part, leaf, input);
+        if (leaf in part) Object.assign(path.reduce((to, key) => (to[key] ??= {}), section), part);
+      }
       if (Object.keys(section).length > 0) config[driver] = section;
     }
     const expectations = {};
@@ -110,6 +133,7 @@
   });
 
   fields.driver.addEventListener("change", driverChanged);
+  version.addEventListener("change", versionChanged);
   alwaysOn.addEventListener("change", scheduleChanged);
   for (const button of form.querySelectorAll("[data-week]")) {
     button.addEventListener("click", () => {
@@ -131,7 +155,7 @@
       if (answer.status !== 200) { av.say(answer.body.error, true); return; }
       const section = input.closest("[data-driver]").dataset.driver;
       input.type = "text";
-      input.value = answer.body.driver_config?.[section]?.[input.dataset.config] ?? "";
+      input.value = at(answer.body.driver_config?.[section], input.dataset.config) ?? "";
       input.dataset.was = input.value;
       button.hidden = true;
       input.focus();

@@ -301,6 +301,23 @@ pub(super) const CATALOGUE: &[(&str, &str, &str)] = &[
     ("driver.timeout", "Time-out (s)", "Délai maximal (s)"),
     ("driver.password", "Password", "Mot de passe"),
     ("driver.community", "Community", "Communauté"),
+    ("driver.version", "Version", "Version"),
+    ("driver.user", "User", "Utilisateur"),
+    ("driver.level", "Security level", "Niveau de sécurité"),
+    ("driver.auth_protocol", "Authentication", "Authentification"),
+    (
+        "driver.auth_password",
+        "Authentication password",
+        "Mot de passe d'authentification",
+    ),
+    ("driver.priv_protocol", "Encryption", "Chiffrement"),
+    (
+        "driver.priv_password",
+        "Encryption password",
+        "Mot de passe de chiffrement",
+    ),
+    ("driver.context", "Context", "Contexte"),
+    ("driver.profile", "Kind of equipment", "Type d'équipement"),
     ("driver.port", "Port", "Port"),
     ("driver.send", "Text to send", "Texte à envoyer"),
     (

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use askama::Template;
+use av_proto::driver::PROFILES;
 use av_proto::text::excerpt;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -422,6 +423,41 @@ fn metrics(lang: Lang, json: Option<&str>) -> Vec<Fact> {
         number("sys_uptime").map(|value| uptime(lang, value)),
     );
     add(lang.t("metric.descr").to_owned(), text("sys_descr"));
+    facts.extend(readings(&metrics));
+    facts
+}
+
+/// What a device's own SNMP readings are called: any name without the prefix
+/// of a driver.
+fn readings(metrics: &serde_json::Map<String, Value>) -> Vec<Fact> {
+    const OURS: [&str; 6] = ["ping_", "snmp_", "sys_", "pjlink_", "tcp_", "http_"];
+    let shown = |value: &Value| match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
+        _ => None,
+    };
+    let is_theirs = |name: &str| {
+        let has_word = metrics.contains_key(&format!("{name}_label"));
+        name != "ts" && !has_word && !OURS.iter().any(|prefix| name.starts_with(prefix))
+    };
+    let mut facts = Vec::new();
+    for (name, value) in metrics.iter().filter(|(name, _)| is_theirs(name)) {
+        let value = match value {
+            Value::Object(rows) => {
+                let rows = rows
+                    .iter()
+                    .filter_map(|(row, value)| Some(format!("{row}: {}", shown(value)?)));
+                Some(rows.collect::<Vec<_>>().join(", "))
+            }
+            value => shown(value),
+        };
+        if let Some(value) = value.filter(|value| !value.is_empty()) {
+            facts.push(Fact {
+                name: escape(&excerpt(name.trim_end_matches("_label"), 64)),
+                value: escape(&excerpt(&value, 300)),
+            });
+        }
+    }
     facts
 }
 
@@ -441,6 +477,13 @@ struct Form {
     rooms: BTreeSet<String>,
     hours: [u8; 24],
     days: [(); 7],
+}
+
+impl Form {
+    #[expect(clippy::unused_self, reason = "a template calls methods only")]
+    fn snmp_profiles(&self) -> Vec<&'static str> {
+        PROFILES.iter().map(|(name, _)| *name).collect()
+    }
 }
 
 /// `GET /sites/{id}/devices/new`.
