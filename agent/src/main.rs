@@ -33,8 +33,7 @@ fn main() -> ExitCode {
     match &command {
         Some(command) => command.start_log(),
         None => {
-            env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info"))
-                .init();
+            av_agent::logging::builder("info").init();
         }
     }
     // One line in the log and not a trace on the terminal: the supervisor

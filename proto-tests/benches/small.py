@@ -32,7 +32,7 @@ def device(i):
     return {
         "ip": ip, "name": f"Device {i}", "building": f"Building {i // 250}",
         "floor": str(i // 50 % 5), "room": f"Room {i // 5}", "type": "display",
-        "driver": "ping", "driver_config": {"ping": {"count": 1, "timeout_s": 0.2}},
+        "driver": "ping", "driver_config": {"ping": {"count": 1, "timeout_s": 0.5}},
         "expectations": {"always_on": False, "alert_after_s": 15, "schedule": {
             "timezone": "Europe/Paris",
             "rules": [{"days": ["mon", "tue", "wed", "thu", "fri"],
@@ -60,6 +60,12 @@ def site():
 
 HASH, CONFIG = site()
 reports = []
+
+
+def unit_environment(prefix):
+    unit = os.path.join(os.path.dirname(__file__), "../../systemd/av-agent.service")
+    variables = re.findall(r"^Environment=(\w+)=(.*)$", open(unit).read(), re.M)
+    return {name: value for name, value in variables if name.startswith(prefix)}
 
 
 class Backend(http.server.BaseHTTPRequestHandler):
@@ -158,7 +164,8 @@ def main():
         environment = {
             "PATH": os.environ["PATH"], "AGENT_CONFIG": config, "AV_STATE_DIR": folder + "/state",
             "AV_PAGE_LISTEN": PAGE, "AV_FIRST_SYNC_S": "0", "RUST_LOG": "warn",
-            **{k: v for k, v in os.environ.items() if k.startswith("MALLOC_")},
+            # As the unit has them.
+            **unit_environment("MALLOC_"),
         }
         agent = subprocess.Popen([AGENT], env=environment)
         try:

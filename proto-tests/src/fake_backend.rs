@@ -80,6 +80,8 @@ struct Shared {
     reports: Mutex<Vec<Value>>,
     /// Knows the path with the token in it alone, as earlier backends do.
     older: AtomicBool,
+    /// How far its clock is ahead.
+    ahead: Mutex<jiff::SignedDuration>,
     stopped: AtomicBool,
 }
 
@@ -114,6 +116,7 @@ impl FakeBackend {
             seen: Mutex::new(Vec::new()),
             reports: Mutex::new(Vec::new()),
             older: AtomicBool::new(false),
+            ahead: Mutex::default(),
             stopped: AtomicBool::new(false),
         });
         let for_thread = Arc::clone(&shared);
@@ -160,6 +163,11 @@ impl FakeBackend {
         *lock(&self.shared.ingest) = answer;
     }
 
+    /// Sets its clock so far ahead of this machine's.
+    pub fn set_ahead(&self, by: jiff::SignedDuration) {
+        *lock(&self.shared.ahead) = by;
+    }
+
     /// The requests so far.
     #[must_use]
     pub fn seen(&self) -> Vec<Seen> {
@@ -193,9 +201,33 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The way to whoever asks, with the clock of the answers.
+struct Wire<'a> {
+    stream: TcpStream,
+    shared: &'a Shared,
+}
+
+impl Wire<'_> {
+    /// Now, as HTTP has it.
+    fn date(&self) -> String {
+        let now = jiff::Timestamp::now() + *lock(&self.shared.ahead);
+        now.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
+    }
+}
+
+impl Write for Wire<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.stream.flush()
+    }
+}
+
 fn serve(stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
-    let mut stream = stream;
+    let mut stream = Wire { stream, shared };
     loop {
         let mut line = String::new();
         if reader.read_line(&mut line)? == 0 || shared.stopped.load(Ordering::SeqCst) {
@@ -252,7 +284,7 @@ fn serve(stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
 }
 
 fn answer_poll(
-    stream: &mut TcpStream,
+    stream: &mut Wire<'_>,
     seen: &Seen,
     says: &str,
     answer: ConfigAnswer,
@@ -262,10 +294,10 @@ fn answer_poll(
             let etag = format!("\"{}\"", site["config_hash"].as_str().unwrap_or_default());
             let header = format!("ETag: {etag}\r\n{says}");
             if seen.header("if-none-match") == Some(&etag) {
+                let date = stream.date();
                 return write!(
                     stream,
-                    "HTTP/1.1 304 Not Modified\r\nDate: {}\r\n{header}\r\n",
-                    date()
+                    "HTTP/1.1 304 Not Modified\r\nDate: {date}\r\n{header}\r\n"
                 );
             }
             respond(stream, "200 OK", &header, site.to_string().as_bytes())
@@ -284,11 +316,11 @@ fn answer_poll(
                 body.len(),
                 &body[..body.len() / 2]
             )?;
-            stream.shutdown(std::net::Shutdown::Both)
+            stream.stream.shutdown(std::net::Shutdown::Both)
         }
         ConfigAnswer::Hang => {
             let mut buffer = [0; 1];
-            while stream.read(&mut buffer)? > 0 {}
+            while stream.stream.read(&mut buffer)? > 0 {}
             Ok(())
         }
         ConfigAnswer::Drip => {
@@ -301,36 +333,25 @@ fn answer_poll(
     }
 }
 
-fn error(stream: &mut TcpStream, status: u16) -> std::io::Result<()> {
+fn error(stream: &mut Wire<'_>, status: u16) -> std::io::Result<()> {
     error_with(stream, status, "")
 }
 
-fn error_with(stream: &mut TcpStream, status: u16, headers: &str) -> std::io::Result<()> {
+fn error_with(stream: &mut Wire<'_>, status: u16, headers: &str) -> std::io::Result<()> {
     let body = json!({ "error": format!("status {status} to order") }).to_string();
     let status = format!("{status} To Order");
     respond(stream, &status, headers, body.as_bytes())
 }
 
-fn respond(
-    stream: &mut TcpStream,
-    status: &str,
-    headers: &str,
-    body: &[u8],
-) -> std::io::Result<()> {
+fn respond(stream: &mut Wire<'_>, status: &str, headers: &str, body: &[u8]) -> std::io::Result<()> {
+    let date = stream.date();
     write!(
         stream,
         "HTTP/1.1 {status}\r\nDate: {}\r\nContent-Type: application/json\r\n{headers}Content-Length: {}\r\n\r\n",
-        date(),
+        date,
         body.len()
     )?;
     stream.write_all(body)
-}
-
-/// Now, as HTTP has it.
-fn date() -> String {
-    jiff::Timestamp::now()
-        .strftime("%a, %d %b %Y %H:%M:%S GMT")
-        .to_string()
 }
 
 /// The body of `GET /config/...` for a site with these devices, its hash as

@@ -96,7 +96,7 @@ impl Command {
             _ => "warn",
         };
         let began = Instant::now();
-        env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(filter))
+        crate::logging::builder(filter)
             .format(move |line, record| {
                 if record.target() == wire::TARGET {
                     let after = began.elapsed().as_secs_f64();

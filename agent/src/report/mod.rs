@@ -171,7 +171,11 @@ impl Reporter {
             work.due = Some(Instant::now() + RETRY_MIN);
             return;
         };
-        let mut pending = match spool.peek() {
+        if self.clock.is_worth_waiting_for() && spool.pending() > 0 {
+            self.hold(work);
+            return;
+        }
+        let mut pending = match spool.take() {
             Ok(None) => return,
             Ok(Some(pending)) => pending,
             Err(error) => {
@@ -181,26 +185,18 @@ impl Reporter {
                 return;
             }
         };
-        if self.clock.is_worth_waiting_for() {
-            // What is sent before the time is known lands at a wrong one.
-            work.due = Some(Instant::now() + HOLD);
-            let since = *work.held_since.get_or_insert_with(Instant::now);
-            if since.elapsed() >= RETRY_MIN {
-                work.held_since = None;
-                let _ = self.sync_now.try_send(());
-            }
-            return;
-        }
-        settle(
-            &mut pending.devices,
-            pending.stamp.as_ref(),
-            &work.run,
-            &self.clock.line(),
-        );
+        settle(&mut pending, &work.run, &self.clock.line());
         let active = self.handle.load_full();
         let agent = self.agent_info(&active, spool.dropped());
         let stream = spool.stream();
-        let outcome = send(&self.client, &active, agent, &pending, stream, &self.clock);
+        let outcome = send(
+            &self.client,
+            &active,
+            agent,
+            &mut pending,
+            stream,
+            &self.clock,
+        );
         match outcome {
             Outcome::Taken { duplicate } => {
                 spool.ack(pending.seq);
@@ -233,6 +229,7 @@ impl Reporter {
                         spool.pending()
                     );
                 }
+                spool.give_back(pending);
                 work.state.last_error = Some(reason);
                 work.due = Some(Instant::now() + work.retry);
                 work.retry = (work.retry * 2).min(RETRY_MAX);
@@ -240,6 +237,17 @@ impl Reporter {
         }
         if stopped(&self.stop, Duration::ZERO) {
             work.due = None;
+        }
+    }
+
+    /// What is sent before the time is known lands at a wrong one: waits, and
+    /// asks for it.
+    fn hold(&self, work: &mut Work) {
+        work.due = Some(Instant::now() + HOLD);
+        let since = *work.held_since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= RETRY_MIN {
+            work.held_since = None;
+            let _ = self.sync_now.try_send(());
         }
     }
 

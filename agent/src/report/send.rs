@@ -31,20 +31,23 @@ pub(super) fn send(
     client: &HttpClient,
     active: &ActiveConfig,
     agent: AgentInfo,
-    pending: &Pending,
+    pending: &mut Pending,
     stream: &str,
     clock: &Clock,
 ) -> Outcome {
     let report = Report {
         site_name: active.site.site_name.clone(),
-        devices: pending.devices.clone(),
+        devices: std::mem::take(&mut pending.devices),
         agent: Some(agent),
         report: Some(ReportId {
             stream: stream.to_owned(),
             seq: pending.seq,
         }),
     };
-    let body = match serde_json::to_vec(&report) {
+    let encoded = serde_json::to_vec(&report);
+    // Lent, and not copied: a large site's report is half a megabyte.
+    pending.devices = report.devices;
+    let body = match encoded {
         Ok(body) => body,
         Err(error) => return Outcome::Refused(format!("cannot be encoded: {error}")),
     };

@@ -43,7 +43,7 @@ use segment::{Header, Next, Reader, Segment};
 /// How far sequence numbers jump over a torn tail.
 const GAP: u64 = 1 << 20;
 /// A segment whose records are all acknowledged is left behind at this size.
-const IDLE_SEGMENT_BYTES: u64 = 64 * 1024;
+const IDLE_SEGMENT_BYTES: u64 = 256 * 1024;
 const SEGMENT_MAX_BYTES: u64 = 1 << 20;
 /// Refused reports that are kept for a person to look at.
 const REFUSED_KEPT: usize = 20;
@@ -250,12 +250,13 @@ impl Spool {
         Ok(self.enforce_limits(now))
     }
 
-    /// The oldest report that the backend has not taken; the same one until it
-    /// is acknowledged. A damaged one is skipped and counted.
+    /// The oldest report that the backend has not taken; whoever takes it
+    /// gives it back ([`Spool::give_back`]) or acknowledges it. A damaged one
+    /// is skipped and counted.
     ///
     /// # Errors
     /// When a segment cannot be read.
-    pub fn peek(&mut self) -> Result<Option<Pending>, SpoolError> {
+    pub fn take(&mut self) -> Result<Option<Pending>, SpoolError> {
         while self.current.is_none() {
             let Some((header, payload)) = self.read_next()? else {
                 return Ok(None);
@@ -278,7 +279,14 @@ impl Spool {
                 }
             }
         }
-        Ok(self.current.clone())
+        Ok(self.current.take())
+    }
+
+    /// A report that was not taken by the backend comes first again.
+    pub fn give_back(&mut self, pending: Pending) {
+        if pending.seq > self.acked {
+            self.current = Some(pending);
+        }
     }
 
     /// Notes that the backend has taken `seq` and all before it.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::to_raw_value;
 use serde_json::{Map, Value};
 
+use super::spool::Pending;
 use crate::clock::{Line, plus};
 
 /// Smaller corrections are not worth one: the clock is never that exact.
@@ -38,23 +39,20 @@ impl Stamp {
 
 /// Puts the times of a report right, as far as that can be done: moves them to
 /// what is believed now where this run wrote it, and marks those that an
-/// earlier run stamped by a clock which was never set. `stamp` is `None` for a
-/// report by an older agent.
-pub(super) fn settle(
-    devices: &mut [ReportedDevice],
-    stamp: Option<&Stamp>,
-    run: &str,
-    line: &Line,
-) {
-    let Some(stamp) = stamp else {
+/// earlier run stamped by a clock which was never set. It can be done again
+/// when still more is known.
+pub(super) fn settle(report: &mut Pending, run: &str, line: &Line) {
+    let Some(stamp) = &mut report.stamp else {
         return;
     };
+    let devices = &mut report.devices;
     let is_true = if stamp.run == run {
         let by = line.wall_of_zero().duration_since(stamp.wall_of_zero);
         if by.abs() >= NOTABLE {
             for device in devices.iter_mut() {
                 shift(device, by);
             }
+            stamp.wall_of_zero = line.wall_of_zero();
         }
         line.trust.is_true()
     } else {
@@ -167,8 +165,15 @@ mod tests {
         .enumerate()
         {
             let line = Line::of(std::time::Instant::now(), at(true_zero), trust);
-            let mut devices = [device(first)];
-            settle(&mut devices, Some(&stamp), "here", &line);
+            let mut report = Pending {
+                seq: 1,
+                devices: vec![device(first)],
+                stamp: Some(stamp),
+            };
+            // The second time, after a try that failed, changes nothing more.
+            settle(&mut report, "here", &line);
+            settle(&mut report, "here", &line);
+            let devices = report.devices;
             assert_eq!(devices[0].observed_at, observed_at.map(at), "row {i}");
             assert_eq!(devices[0].clock_unsynced, unsynced, "row {i}");
             if let Some(observed_at) = observed_at {
@@ -177,9 +182,14 @@ mod tests {
                 assert_eq!(metrics["ping_ok"], true, "row {i}");
             }
         }
-        let mut devices = [device(first)];
+        let mut report = Pending {
+            seq: 1,
+            devices: vec![device(first)],
+            stamp: None,
+        };
         let line = Line::of(std::time::Instant::now(), at(true_zero), Trust::Known);
-        settle(&mut devices, None, "here", &line);
-        assert_eq!(devices[0].observed_at, Some(at(first)), "an older agent's");
+        settle(&mut report, "here", &line);
+        let observed_at = report.devices[0].observed_at;
+        assert_eq!(observed_at, Some(at(first)), "an older agent's");
     }
 }

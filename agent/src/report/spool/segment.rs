@@ -78,7 +78,8 @@ pub(super) struct Segment {
 }
 
 impl Segment {
-    /// A new segment, durable, with nothing in it.
+    /// A new segment with nothing in it. The sync of its first record makes it
+    /// durable, its name in the directory is so now.
     pub(super) fn create(dir: &Path, first: u64) -> io::Result<(Self, File)> {
         let path = dir.join(format!("{first:020}{SUFFIX}"));
         let mut file = OpenOptions::new()
@@ -88,7 +89,6 @@ impl Segment {
             .open(&path)?;
         file.set_len(0)?;
         file.write_all(MAGIC)?;
-        file.sync_all()?;
         sync_parent(&path)?;
         let segment = Self {
             path,

@@ -68,7 +68,7 @@ fn now() -> Now {
 /// Takes everything that is pending, as a backend would.
 fn drain(spool: &mut Spool) -> Vec<(u64, String)> {
     let mut taken = Vec::new();
-    while let Some(pending) = spool.peek().unwrap() {
+    while let Some(pending) = spool.take().unwrap() {
         taken.push((pending.seq, pending.devices[0].name.clone()));
         spool.ack(pending.seq);
     }
@@ -94,7 +94,7 @@ fn the_reports_of_a_sweep_come_out_one_by_one() {
     spool.append(&reports, &stamp(), &now()).unwrap();
     append(&mut spool, "d");
     assert_eq!(spool.pending(), 4);
-    assert_eq!(spool.peek().unwrap().unwrap().stamp, Some(stamp()));
+    assert_eq!(spool.take().unwrap().unwrap().stamp, Some(stamp()));
     spool.ack(1);
     drop(spool);
     let mut spool = open(dir.path());
@@ -168,12 +168,15 @@ fn a_clock_that_jumps_drops_no_report() {
 fn reports_come_out_in_order_and_whole() {
     let dir = tempfile::tempdir().unwrap();
     let mut spool = open(dir.path());
-    assert!(spool.peek().unwrap().is_none());
+    assert!(spool.take().unwrap().is_none());
     append(&mut spool, "a");
     append(&mut spool, "b");
     assert_eq!(spool.pending(), 2);
-    let first = spool.peek().unwrap().unwrap();
-    assert_eq!(spool.peek().unwrap().unwrap().seq, first.seq);
+    let first = spool.take().unwrap().unwrap();
+    let seq = first.seq;
+    spool.give_back(first);
+    let first = spool.take().unwrap().unwrap();
+    assert_eq!(first.seq, seq);
     assert_eq!(first.devices[0].metrics.get(), "{\"x\":1.50}");
     spool.ack(first.seq);
     append(&mut spool, "c");
