@@ -1,12 +1,17 @@
 //! How the agent speaks HTTP to its backend: bounded in time and size, and
 //! without a word of the token in an error.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use av_proto::FieldError;
 use av_proto::secret::Secret;
 use av_proto::text::excerpt;
 use jiff::Timestamp;
 use ureq::Agent;
+use ureq::tls::TlsConfig;
+
+use crate::tls::{self, Stamp, TlsFiles};
 
 /// The most that an exchange may take, from name look-up to the last byte.
 const EXCHANGE_MAX: Duration = Duration::from_secs(30);
@@ -37,24 +42,86 @@ pub struct ExchangeError(String);
 /// A client that keeps its connections open between exchanges.
 #[derive(Debug, Clone)]
 pub struct HttpClient {
-    agent: Agent,
+    /// For addresses without TLS.
+    plain: Agent,
+    tls: Arc<Tls>,
+}
+
+/// What TLS needs, read when it is first needed and when it changed.
+#[derive(Debug)]
+struct Tls {
+    files: TlsFiles,
+    loaded: Mutex<Option<(Stamp, Agent)>>,
+}
+
+impl Tls {
+    fn agent(&self) -> Result<Agent, ExchangeError> {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let stamp = self.files.stamp();
+        if let Some((_, agent)) = loaded.as_ref().filter(|(known, _)| *known == stamp) {
+            return Ok(agent.clone());
+        }
+        let config = self.files.load();
+        let config = config.map_err(|error| ExchangeError(error.to_string()))?;
+        let agent = agent(config);
+        *loaded = Some((stamp, agent.clone()));
+        Ok(agent)
+    }
+}
+
+fn agent(tls: TlsConfig) -> Agent {
+    Agent::config_builder()
+        .timeout_global(Some(EXCHANGE_MAX))
+        .timeout_connect(Some(CONNECT_MAX))
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .user_agent(format!("av-agent/{}", crate::VERSION))
+        .tls_config(tls)
+        .build()
+        .into()
 }
 
 impl HttpClient {
-    /// A client with the agent's limits. It follows no redirect: the token
-    /// belongs to the configured backend and to no other.
+    /// A client with the agent's limits, which trusts the system's
+    /// authorities. It follows no redirect: the token belongs to the
+    /// configured backend and to no other.
     #[must_use]
     pub fn new() -> Self {
-        let config = Agent::config_builder()
-            .timeout_global(Some(EXCHANGE_MAX))
-            .timeout_connect(Some(CONNECT_MAX))
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .user_agent(format!("av-agent/{}", crate::VERSION))
-            .build();
+        Self::with_tls(TlsFiles::default())
+    }
+
+    /// The same with these files. They are read when an address with TLS is
+    /// asked for, and again when they changed; where they cannot serve, that
+    /// exchange fails and says so.
+    #[must_use]
+    pub fn with_tls(files: TlsFiles) -> Self {
         Self {
-            agent: config.into(),
+            plain: agent(TlsConfig::default()),
+            tls: Arc::new(Tls {
+                files,
+                loaded: Mutex::new(None),
+            }),
+        }
+    }
+
+    /// A client for a command: with the files that the environment names.
+    ///
+    /// # Errors
+    /// The variable that is not valid, and why.
+    pub fn from_env() -> Result<Self, FieldError> {
+        let files = TlsFiles::from_lookup(|name| {
+            std::env::var(name).ok().filter(|value| !value.is_empty())
+        })?;
+        Ok(Self::with_tls(files))
+    }
+
+    fn agent(&self, url: &str) -> Result<Agent, ExchangeError> {
+        let scheme = url.get(.."https:".len());
+        if scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:")) {
+            self.tls.agent()
+        } else {
+            Ok(self.plain.clone())
         }
     }
 
@@ -68,7 +135,7 @@ impl HttpClient {
         if_none_match: Option<&str>,
         limit: u64,
     ) -> Result<Answer, ExchangeError> {
-        let mut request = self.agent.get(url.expose());
+        let mut request = self.agent(url.expose())?.get(url.expose());
         if let Some(etag) = if_none_match {
             request = request.header("If-None-Match", etag);
         }
@@ -88,7 +155,7 @@ impl HttpClient {
         limit: u64,
     ) -> Result<Answer, ExchangeError> {
         let mut request = self
-            .agent
+            .agent(url)?
             .get(url)
             .header("Authorization", format!("Bearer {}", token.expose()));
         if let Some(etag) = if_none_match {
@@ -109,11 +176,30 @@ impl HttpClient {
         limit: u64,
     ) -> Result<Answer, ExchangeError> {
         let request = self
-            .agent
+            .agent(url)?
             .post(url)
             .header("Content-Type", "application/json")
             .header("X-Site-Token", token.expose());
         answer(request.send(body), limit).map_err(|error| describe(&error, token))
+    }
+
+    /// `POST url` of a JSON body under no token; `secret` is what no error may
+    /// quote of it.
+    ///
+    /// # Errors
+    /// As [`HttpClient::get`].
+    pub fn post_openly(
+        &self,
+        url: &str,
+        secret: &Secret,
+        body: &[u8],
+        limit: u64,
+    ) -> Result<Answer, ExchangeError> {
+        let request = self
+            .agent(url)?
+            .post(url)
+            .header("Content-Type", "application/json");
+        answer(request.send(body), limit).map_err(|error| describe(&error, secret))
     }
 }
 
@@ -171,8 +257,12 @@ fn describe(error: &ureq::Error, secret: &Secret) -> ExchangeError {
         ureq::Error::BadUri(_) => "the backend's address is not valid".to_owned(),
         other => other.to_string(),
     };
+    let text = match tls::explain(&text) {
+        Some(words) => format!("{words} ({text})"),
+        None => text,
+    };
     let text = text.replace(secret.expose(), "...");
-    ExchangeError(excerpt(&text, 200))
+    ExchangeError(excerpt(&text, 300))
 }
 
 /// The `error` of a JSON error body, or nothing.

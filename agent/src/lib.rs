@@ -15,7 +15,7 @@
 //! [`icmp`], [`snmp`], [`pjlink`] and [`tcp`] are some; [`supervisor`] notices a
 //! thread that panics; [`run`] puts all of it together. [`cli`] has the commands for
 //! a technician, [`discover`] what looks for equipment; [`config_source`] asks
-//! for a configuration over HTTP.
+//! for a configuration over HTTP, [`tls`] says whom it trusts on the way.
 
 pub mod cli;
 pub mod clock;
@@ -40,6 +40,7 @@ pub mod snmp;
 pub mod supervisor;
 pub mod sync;
 pub mod tcp;
+pub mod tls;
 
 /// The agent's version, as reports and the status page give it.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -17,8 +17,9 @@ use signal_hook::iterator::Signals;
 /// default /agent/config/config.json), CONFIG_SYNC_INTERVAL_MIN (default 5),
 /// AV_PAGE_LISTEN (status page, default 0.0.0.0:8080), AV_STATE_DIR (default:
 /// state beside the configuration file), AV_FIRST_SYNC_S (default 10),
-/// AV_SPOOL_MAX_MB (default 256), AV_SPOOL_MAX_DAYS (default 30) and RUST_LOG
-/// (default info).
+/// AV_SPOOL_MAX_MB (default 256), AV_SPOOL_MAX_DAYS (default 30), AV_CA_FILE
+/// (authorities for TLS, default: the system's), AV_CLIENT_CERT and
+/// AV_CLIENT_KEY (default none) and RUST_LOG (default info).
 #[derive(Debug, Parser)]
 #[command(version, about, long_about, verbatim_doc_comment)]
 #[command(args_conflicts_with_subcommands = true)]

@@ -85,7 +85,7 @@ pub fn run(settings: &Settings, terminate: &Receiver<()>) -> Result<(), RunError
     let (batches, batches_in) = bounded(BATCHES);
     let (probe_now, probe_wishes) = ProbeNow::channel();
     let health = Health::default();
-    let client = HttpClient::new();
+    let client = HttpClient::with_tls(settings.tls.clone());
     let supervisor = Supervisor::new(health.clone(), stop.clone(), fatal);
 
     let mut sync = Sync {

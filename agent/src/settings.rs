@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use av_proto::FieldError;
 
+use crate::tls::TlsFiles;
+
 /// The agent's settings, each from an environment variable.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
@@ -24,6 +26,8 @@ pub struct Settings {
     /// `AV_PJLINK_NOTICES`: where notices of projectors are heard, by the
     /// standard port 4352; by default they are not.
     pub pjlink_notices: Option<SocketAddr>,
+    /// `AV_CA_FILE`, `AV_CLIENT_CERT`, `AV_CLIENT_KEY`: TLS to the backend.
+    pub tls: TlsFiles,
     /// `AV_SPOOL_MAX_MB`: what unsent reports may take on disk, in MiB.
     pub spool_max_bytes: u64,
     /// `AV_SPOOL_MAX_DAYS`: how long unsent reports are kept.
@@ -80,6 +84,7 @@ impl Settings {
             first_sync: Duration::from_secs_f64(number("AV_FIRST_SYNC_S", 10.0, 0.0, 3600.0)?),
             page_listen,
             pjlink_notices,
+            tls: TlsFiles::from_lookup(&lookup)?,
             spool_max_bytes: (number("AV_SPOOL_MAX_MB", 256.0, 1.0, 65_536.0)? * 1_048_576.0)
                 as u64,
             spool_max_age: Duration::from_secs_f64(

@@ -172,6 +172,9 @@ fn keep(store: &Store, url: &str, stop: &Stop) {
             if let Err(error) = store.forget_old_sessions() {
                 log::warn!("old sessions are not forgotten: {error}");
             }
+            if let Err(error) = store.forget_old_enrolments() {
+                log::warn!("old codes of enrolments are not forgotten: {error}");
+            }
             match store.housekeeping() {
                 Ok(made) => {
                     kept_at = Some(Instant::now());

@@ -7,7 +7,10 @@
 
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, Certificate, CertificateParams, DnType, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, CertificateRevocationListParams, DnType,
+    IsCa, KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber, date_time_ymd,
+};
 use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::pki_types::PrivateKeyDer;
@@ -39,6 +42,51 @@ impl Authority {
     #[must_use]
     pub fn pem(&self) -> String {
         self.certificate.pem()
+    }
+
+    /// A certificate for these names and addresses under this number, and its
+    /// key; both as PEM.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    pub fn issue(&self, names: &[&str], number: u64) -> (String, String) {
+        let key = KeyPair::generate().expect("a key");
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).expect("names for a certificate");
+        params.serial_number = Some(SerialNumber::from(number));
+        let certificate = params
+            .signed_by(&key, &self.certificate, &self.key)
+            .expect("a certificate");
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    /// The list of revoked certificates, with these numbers in it, as PEM.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    pub fn revocations(&self, numbers: &[u64]) -> String {
+        CertificateRevocationListParams {
+            this_update: date_time_ymd(2024, 1, 1),
+            next_update: date_time_ymd(2100, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: numbers
+                .iter()
+                .map(|number| RevokedCertParams {
+                    serial_number: SerialNumber::from(*number),
+                    revocation_time: date_time_ymd(2024, 1, 1),
+                    reason_code: None,
+                    invalidity_date: None,
+                })
+                .collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        }
+        .signed_by(&self.certificate, &self.key)
+        .expect("a list")
+        .pem()
+        .expect("a list as PEM")
     }
 
     /// What a server needs that is known by these names and addresses.

@@ -479,6 +479,11 @@ impl Agent {
         self.variables.push((name.to_owned(), value.to_owned()));
     }
 
+    /// Takes an environment variable away for the next start.
+    pub fn unset(&mut self, name: &str) {
+        self.variables.retain(|(known, _)| known != name);
+    }
+
     /// Its `config.json`.
     #[must_use]
     pub fn config_file(&self) -> PathBuf {

@@ -203,7 +203,7 @@ struct Taken {
 }
 
 fn suggest(identity: &Identity, site_name: &str, found: &[Found]) -> Result<Taken, String> {
-    let client = HttpClient::new();
+    let client = HttpClient::from_env().map_err(|error| error.to_string())?;
     let mut sum = Taken::default();
     for part in found.chunks(FOUND_MAX) {
         let body = serde_json::to_vec(&Suggestions {

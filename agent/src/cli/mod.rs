@@ -1,10 +1,11 @@
 //! The commands that a technician types: each does one thing at once and ends.
-//! None of them starts the agent, and none writes to its files.
+//! None of them starts the agent, and none but [`enroll`] writes to its files.
 //!
 //! | module | command |
 //! |---|---|
 //! | [`check`] | says whether the agent can work here, and what to do |
 //! | [`discover`] | says what equipment is in a network |
+//! | [`enroll`] | gets a new agent its token, and writes its configuration |
 //! | [`probe`] | probes one device once, with the wire shown |
 //! | [`status`] | shows what the running agent knows |
 //! | [`sweep`] | probes every device of a configuration file once |
@@ -13,6 +14,7 @@
 
 pub mod check;
 pub mod discover;
+pub mod enroll;
 pub mod output;
 pub mod probe;
 pub mod status;
@@ -66,6 +68,10 @@ pub enum Command {
     /// Each address is asked with ping and ARP, SNMP and PJLink, at a bounded
     /// rate. Only the networks that are named are asked.
     Discover(discover::Arguments),
+    /// Get a new agent its token for a code, and write its configuration file.
+    ///
+    /// The exit code is 2 where there is no configuration file then.
+    Enroll(enroll::Arguments),
     /// Probe one device once.
     ///
     /// The exit code is 0 for online, 1 for offline, 2 for unknown or where
@@ -114,6 +120,7 @@ impl Command {
         let outcome = match self {
             Self::Check(arguments) => check::run(&arguments),
             Self::Discover(arguments) => discover::run(&arguments),
+            Self::Enroll(arguments) => enroll::run(&arguments),
             Self::Probe(arguments) => probe::run(&arguments),
             Self::Status(arguments) => status::run(&arguments),
             Self::Sweep(arguments) => sweep::run(&arguments),

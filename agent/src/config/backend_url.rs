@@ -100,6 +100,12 @@ impl BackendUrl {
         format!("{}/token/renew", self.0)
     }
 
+    /// Where an agent enrols.
+    #[must_use]
+    pub fn enrolment(&self) -> String {
+        format!("{}/enroll", self.0)
+    }
+
     /// The base itself.
     #[must_use]
     pub fn as_str(&self) -> &str {

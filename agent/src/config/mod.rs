@@ -13,7 +13,7 @@ use av_proto::hash::ConfigHash;
 use av_proto::secret::Secret;
 use jiff::Timestamp;
 
-pub use backend_url::BackendUrl;
+pub use backend_url::{BackendUrl, BackendUrlError};
 pub use file::{FileError, parse, parse_site};
 pub use store::{ConfigStore, LoadError, Loaded};
 

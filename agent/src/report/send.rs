@@ -91,6 +91,10 @@ fn judge(answer: &Answer) -> Outcome {
             }) => Outcome::Taken { duplicate },
             _ => Outcome::NotNow("the answer to a report is not the backend's".to_owned()),
         },
+        // A proxy in between says 400 of a client certificate, say.
+        400 if serde_json::from_slice::<serde_json::Value>(&answer.body).is_err() => {
+            Outcome::NotNow("the answer 400 to a report is not the backend's".to_owned())
+        }
         status @ (400 | 413 | 422) => {
             Outcome::Refused(format!("the backend answered {status}{}", said()))
         }
@@ -129,6 +133,11 @@ mod tests {
                 400,
                 r#"{"error":"devices[0].ip: is empty"}"#,
                 refused("the backend answered 400: devices[0].ip: is empty"),
+            ),
+            (
+                400,
+                "<html>400 The SSL certificate error</html>",
+                not_now("the answer 400 to a report is not the backend's"),
             ),
             (413, "", refused("the backend answered 413")),
             (401, "", not_now("the backend answered 401")),

@@ -21,6 +21,7 @@ use crate::supervisor::Stop;
 pub use pull::PullError;
 use pull::{Poll, Pulled, pull};
 pub use state::SyncState;
+pub use token::is_token;
 
 /// The `sync` thread's parts.
 #[derive(Debug)]

@@ -24,6 +24,13 @@ const ANSWER_MAX_BYTES: u64 = 64 * 1024;
 /// The most characters of a token.
 const TOKEN_MAX: usize = 512;
 
+/// Whether a text that a backend gave can be a token.
+#[must_use]
+pub fn is_token(text: &Secret) -> bool {
+    let text = text.expose();
+    !text.is_empty() && text.len() <= TOKEN_MAX && text.bytes().all(|b| b.is_ascii_graphic())
+}
+
 impl Sync {
     /// Forgets the token that is of no more use, where two stand side by side
     /// and the backend was seen to know one.
@@ -102,11 +109,7 @@ impl Sync {
         // The error would quote the body.
         let fetched: Fetched = serde_json::from_slice(&answer.body)
             .map_err(|_| "the answer has no site_token".to_owned())?;
-        let token = fetched.site_token.expose();
-        if token.is_empty()
-            || token.len() > TOKEN_MAX
-            || !token.bytes().all(|b| b.is_ascii_graphic())
-        {
+        if !is_token(&fetched.site_token) {
             return Err("the answer's site_token is not a token".to_owned());
         }
         Ok(fetched.site_token)

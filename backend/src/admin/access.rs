@@ -70,7 +70,10 @@ impl Admin {
         }
         // Only these say something to somebody who is not known.
         let open = request.method == Method::Get
-            || matches!(request.path.as_slice(), ["login" | "logout"] | ["setup", _]);
+            || matches!(
+                request.path.as_slice(),
+                ["login" | "logout" | "enroll"] | ["setup", _]
+            );
         if open && !request.is_api() {
             Ok(Access { caller: None })
         } else {

@@ -16,6 +16,7 @@
 //! | `sites`, `devices`, `transfer` | what is watched: one by one, and in bulk |
 //! | `suggestions` | equipment that agents found |
 //! | `openapi` | the API described for programs |
+//! | `enrolment` | codes with which agents enrol |
 //! | `versions` | the history of configurations |
 //! | `alerts` | alerts, maintenance, channels |
 //! | `pages` | the web interface |
@@ -26,6 +27,7 @@ pub mod context;
 mod csv_file;
 mod devices;
 mod draft;
+mod enrolment;
 mod input;
 mod login;
 mod merge_patch;
@@ -87,6 +89,9 @@ impl Admin {
         if let Some(answer) = login::route(self, request, access, body) {
             return answer;
         }
+        if let Some(answer) = enrolment::enrol(self, request, body) {
+            return answer;
+        }
         if let Some(answer) = openapi::route(request) {
             return answer;
         }
@@ -128,6 +133,7 @@ impl Admin {
             .or_else(|| suggestions::route(self, call))
             .or_else(|| transfer::route(self, call))
             .or_else(|| versions::route(self, call))
+            .or_else(|| enrolment::route(self, call))
             .or_else(|| alerts::route(self, call))
     }
 }

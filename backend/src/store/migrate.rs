@@ -65,6 +65,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "007_suggestions",
         sql: include_str!("../../../migrations/007_suggestions.sql"),
     },
+    Migration {
+        version: 8,
+        name: "008_enrolment",
+        sql: include_str!("../../../migrations/008_enrolment.sql"),
+    },
 ];
 
 impl Store {

@@ -23,6 +23,7 @@
 //! | [`versions`] | the history of configurations, and the way back |
 //! | [`suggestions`] | equipment that agents found |
 //! | [`tokens`] | site tokens and their renewal |
+//! | [`enrolments`] | codes with which agents enrol |
 //! | [`listen`] | notifications of changed configurations |
 
 pub mod actor;
@@ -32,6 +33,7 @@ pub mod channels;
 pub mod config;
 mod connector;
 pub mod devices;
+pub mod enrolments;
 mod error;
 pub mod fold;
 pub mod history;

@@ -168,7 +168,7 @@ fn check(arguments: &Arguments) -> Vec<Line> {
             if arguments.offline {
                 network::clock(None, &mut lines);
             } else {
-                network::backend(identity, &mut lines);
+                network::backend(&settings, identity, &mut lines);
             }
         }
         None => network::clock(None, &mut lines),

@@ -123,7 +123,7 @@ fn is_agent(url: &str) -> bool {
 }
 
 /// Name, connection, certificate, token, and the clock against the backend's.
-pub(super) fn backend(identity: &Identity, lines: &mut Vec<Line>) {
+pub(super) fn backend(settings: &Settings, identity: &Identity, lines: &mut Vec<Line>) {
     const ABOUT: &str = "backend";
     let url = identity.backend_url.as_str();
     if let Some((host, port)) = host_and_port(url) {
@@ -137,8 +137,11 @@ pub(super) fn backend(identity: &Identity, lines: &mut Vec<Line>) {
         lines.extend(clear_text(url, &host));
     }
     let asked = Timestamp::now();
-    let answer =
-        ConfigSource::new(HttpClient::new()).get(&identity.backend_url, &identity.site_token, None);
+    let answer = ConfigSource::new(HttpClient::with_tls(settings.tls.clone())).get(
+        &identity.backend_url,
+        &identity.site_token,
+        None,
+    );
     match answer {
         Err(error) => {
             lines.push(unreachable(url, &error.to_string()));
@@ -208,8 +211,7 @@ fn clear_text(url: &str, host: &str) -> Option<Line> {
 fn unreachable(url: &str, error: &str) -> Line {
     let lower = error.to_ascii_lowercase();
     let advice = if lower.contains("certificate") || lower.contains("unknownissuer") {
-        "the backend's certificate is not trusted here: look at its name, its dates and this \
-         machine's clock"
+        "look at the certificate, its dates and this machine's clock: docs/tls.md"
     } else if lower.contains("refused") {
         "nothing listens there: look at host and port in backend_url, and whether the backend runs"
     } else if lower.contains("in time") {
@@ -219,7 +221,7 @@ fn unreachable(url: &str, error: &str) -> Line {
     } else {
         "look at host and port in backend_url, and at the network"
     };
-    Line::bad("backend", format!("{url}: {}", excerpt(error, 200))).advise(advice)
+    Line::bad("backend", format!("{url}: {}", excerpt(error, 300))).advise(advice)
 }
 
 /// What the answer to a poll says.

@@ -30,6 +30,7 @@ static ASSETS: &[Asset] = &[
     asset!("app.js", JS),
     asset!("site.js", JS),
     asset!("site_form.js", JS),
+    asset!("enrolment.js", JS),
     asset!("week.js", JS),
     asset!("device_form.js", JS),
     asset!("alerts.js", JS),

@@ -244,6 +244,17 @@ pub(super) const CATALOGUE: &[(&str, &str, &str)] = &[
         "A new token does not cut the agent off: the old one goes on working for a while.",
         "Un nouveau jeton ne coupe pas l'agent : l'ancien reste valable quelque temps.",
     ),
+    ("enrol", "Enrol an agent", "Enrôler un agent"),
+    (
+        "enrol.hint",
+        "A code, good for 15 minutes and one agent. An agent that runs already is not cut off.",
+        "Un code, valable 15 minutes et pour un seul agent. Un agent déjà en service n'est pas coupé.",
+    ),
+    (
+        "enrol.run",
+        "Type this on the agent's machine. The code is shown this once and is good until {}.",
+        "Tapez ceci sur la machine de l'agent. Le code n'est affiché qu'une fois et reste valable jusqu'à {}.",
+    ),
     // Devices.
     ("device.new", "New device", "Nouvel équipement"),
     ("device.edit", "Edit {}", "Modifier {}"),

@@ -1,0 +1,306 @@
+//! Whom the agent trusts over TLS, and how it shows who it is.
+//!
+//! The backend's certificate is verified always, against the system's
+//! authorities or, where `AV_CA_FILE` names some, against those alone. There
+//! is no way to trust any certificate.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use av_proto::FieldError;
+use rustls::crypto::ring::default_provider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
+
+/// The files of an agent's TLS. None of them is read until it is needed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// `AV_CA_FILE`: authorities in PEM, in place of the system's.
+    pub authorities: Option<PathBuf>,
+    /// `AV_CLIENT_CERT` and `AV_CLIENT_KEY`: a certificate with its chain, and
+    /// its key, both in PEM.
+    pub client: Option<(PathBuf, PathBuf)>,
+}
+
+/// Why the files cannot serve.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("{variable}: {path}: {problem}")]
+    File {
+        /// The variable that names it.
+        variable: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The system has no authorities.
+    #[error(
+        "this machine knows no certificate authorities: apt install ca-certificates, or name a \
+         file of them with AV_CA_FILE"
+    )]
+    NoAuthorities,
+}
+
+/// When the files were last changed: a renewed certificate is taken into use
+/// without a restart.
+pub type Stamp = Vec<Option<(SystemTime, u64)>>;
+
+impl TlsFiles {
+    const AUTHORITIES: &str = "AV_CA_FILE";
+    const CERTIFICATE: &str = "AV_CLIENT_CERT";
+    const KEY: &str = "AV_CLIENT_KEY";
+
+    /// The files that the environment names.
+    ///
+    /// # Errors
+    /// Where there is a certificate without its key, or a key without its
+    /// certificate.
+    pub fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, FieldError> {
+        let path = |name: &str| lookup(name).map(PathBuf::from);
+        let client = match (path(Self::CERTIFICATE), path(Self::KEY)) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            (Some(_), None) => {
+                return Err(FieldError::new(
+                    Self::KEY,
+                    "is missing beside AV_CLIENT_CERT",
+                ));
+            }
+            (None, Some(_)) => {
+                return Err(FieldError::new(
+                    Self::CERTIFICATE,
+                    "is missing beside AV_CLIENT_KEY",
+                ));
+            }
+        };
+        Ok(Self {
+            authorities: path(Self::AUTHORITIES),
+            client,
+        })
+    }
+
+    /// How the files stand now.
+    #[must_use]
+    pub fn stamp(&self) -> Stamp {
+        let client = self.client.iter().flat_map(|(cert, key)| [cert, key]);
+        self.authorities
+            .iter()
+            .chain(client)
+            .map(|path| {
+                let metadata = fs::metadata(path).ok()?;
+                Some((metadata.modified().ok()?, metadata.len()))
+            })
+            .collect()
+    }
+
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// [`TlsError`].
+    pub fn load(&self) -> Result<TlsConfig, TlsError> {
+        let authorities = match &self.authorities {
+            Some(path) => certificates(Self::AUTHORITIES, path)?,
+            None => rustls_native_certs::load_native_certs().certs,
+        };
+        if authorities.is_empty() {
+            return Err(TlsError::NoAuthorities);
+        }
+        let client = match &self.client {
+            Some((certificate, key)) => Some(client(certificate, key)?),
+            None => None,
+        };
+        let roots = authorities.iter().map(shared).collect();
+        Ok(TlsConfig::builder()
+            .root_certs(RootCerts::Specific(Arc::new(roots)))
+            .client_cert(client)
+            .build())
+    }
+}
+
+fn shared(der: &CertificateDer<'_>) -> Certificate<'static> {
+    Certificate::from_der(der).to_owned()
+}
+
+fn problem(variable: &'static str, path: &Path, problem: impl ToString) -> TlsError {
+    TlsError::File {
+        variable,
+        path: path.to_owned(),
+        problem: problem.to_string(),
+    }
+}
+
+fn certificates(
+    variable: &'static str,
+    path: &Path,
+) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let content = fs::read(path).map_err(|error| problem(variable, path, error))?;
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&content)
+        .collect::<Result<_, _>>()
+        .map_err(|_| problem(variable, path, "is not PEM"))?;
+    if certificates.is_empty() {
+        return Err(problem(variable, path, "has no certificate"));
+    }
+    Ok(certificates)
+}
+
+fn client(certificate: &Path, key: &Path) -> Result<ClientCert, TlsError> {
+    let chain = certificates(TlsFiles::CERTIFICATE, certificate)?;
+    let content = fs::read(key).map_err(|error| problem(TlsFiles::KEY, key, error))?;
+    // The error must not quote the file.
+    let none = || {
+        problem(
+            TlsFiles::KEY,
+            key,
+            "has no private key in PEM without a password",
+        )
+    };
+    let der = PrivateKeyDer::from_pem_slice(&content).map_err(|_| none())?;
+    let parsed = PrivateKey::from_pem(&content).map_err(|_| none())?;
+    CertifiedKey::from_der(chain.clone(), der, &default_provider()).map_err(|_| {
+        problem(
+            TlsFiles::KEY,
+            key,
+            format!("is not the key of {}", certificate.display()),
+        )
+    })?;
+    let chain: Vec<_> = chain.iter().map(shared).collect();
+    Ok(ClientCert::new_with_certs(&chain, parsed))
+}
+
+/// What went wrong in a handshake, in words that say what to do; `None` for
+/// what is not of TLS. `text` is the library's.
+#[must_use]
+pub fn explain(text: &str) -> Option<&'static str> {
+    let text = text.to_ascii_lowercase();
+    [
+        (
+            "unknownissuer",
+            "the backend's certificate is of an authority that is not trusted here; AV_CA_FILE \
+             names one",
+        ),
+        (
+            "not valid for name",
+            "the backend's certificate is that of another name",
+        ),
+        (
+            "expired",
+            "the backend's certificate has expired, or this machine's clock is wrong",
+        ),
+        (
+            "not valid yet",
+            "the backend's certificate is not valid yet, or this machine's clock is wrong",
+        ),
+        (
+            "certificaterequired",
+            "the backend demands a client certificate: AV_CLIENT_CERT and AV_CLIENT_KEY name it",
+        ),
+        (
+            "unknownca",
+            "the backend does not trust the authority of this agent's client certificate",
+        ),
+        (
+            "certificaterevoked",
+            "the backend says that this agent's client certificate is revoked",
+        ),
+        (
+            "certificateexpired",
+            "the backend says that this agent's client certificate has expired",
+        ),
+        (
+            "invalidcontenttype",
+            "what answers speaks no TLS: look whether backend_url should begin with http://",
+        ),
+    ]
+    .into_iter()
+    // `received fatal alert: CertificateExpired` is of the other side's words.
+    .rev()
+    .find(|(word, _)| text.contains(word))
+    .map(|(_, words)| words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(variables: &[(&str, &str)]) -> Result<TlsFiles, String> {
+        TlsFiles::from_lookup(|name| {
+            let found = variables.iter().find(|(key, _)| *key == name)?;
+            Some(found.1.to_owned())
+        })
+        .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_certificate_and_its_key_come_together() {
+        assert_eq!(files(&[]).unwrap(), TlsFiles::default());
+        let both = files(&[("AV_CLIENT_CERT", "/c"), ("AV_CLIENT_KEY", "/k")]).unwrap();
+        assert_eq!(both.client, Some(("/c".into(), "/k".into())));
+        for (name, said) in [
+            ("AV_CLIENT_CERT", "AV_CLIENT_KEY: is missing"),
+            ("AV_CLIENT_KEY", "AV_CLIENT_CERT: is missing"),
+        ] {
+            assert!(files(&[(name, "/x")]).unwrap_err().starts_with(said));
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_serve_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ca.pem");
+        let load = || {
+            let files = TlsFiles {
+                authorities: Some(path.clone()),
+                client: None,
+            };
+            files.load().err().unwrap().to_string()
+        };
+        for (content, said) in [
+            (None, "No such file"),
+            (Some("nothing"), "has no certificate"),
+            (
+                Some("-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n"),
+                "is not PEM",
+            ),
+        ] {
+            if let Some(content) = content {
+                fs::write(&path, content).unwrap();
+            }
+            let error = load();
+            assert!(error.starts_with("AV_CA_FILE: "), "{error}");
+            assert!(error.contains("ca.pem") && error.contains(said), "{error}");
+        }
+    }
+
+    #[test]
+    fn handshakes_that_fail_say_what_to_do() {
+        for (text, said) in [
+            ("io: invalid peer certificate: UnknownIssuer", "AV_CA_FILE"),
+            (
+                "invalid peer certificate: certificate not valid for name \"a\"; certificate is",
+                "another name",
+            ),
+            (
+                "invalid peer certificate: certificate expired: verification time",
+                "the backend's certificate has expired",
+            ),
+            (
+                "received fatal alert: CertificateExpired",
+                "this agent's client certificate has expired",
+            ),
+            (
+                "received fatal alert: CertificateRequired",
+                "AV_CLIENT_CERT",
+            ),
+            ("received fatal alert: UnknownCA", "does not trust"),
+        ] {
+            assert!(explain(text).unwrap().contains(said), "{text}");
+        }
+        assert_eq!(explain("connection refused"), None);
+    }
+}

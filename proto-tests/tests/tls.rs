@@ -1,0 +1,440 @@
+//! The agent and the backend with a proxy between them that speaks TLS: the
+//! configurations of `docs/proxy` as they are, but for names, ports and paths.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "test code"
+)]
+
+mod backend_support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use av_proto_tests::authority::Authority;
+use av_proto_tests::pg::Database;
+use av_proto_tests::process::{Agent, Backend, Process, free_port, http, workspace};
+use backend_support::{TOKEN, add_site};
+use postgres::Client;
+use serde_json::json;
+use tempfile::TempDir;
+
+/// The number of a client certificate that is not good any more.
+const REVOKED: u64 = 66;
+
+/// A backend behind a proxy, and the site "Paris".
+struct Scene {
+    proxy: Process,
+    backend: Backend,
+    sql: Client,
+    /// Of the proxy's own certificate.
+    authority: Authority,
+    /// Of the agents' certificates.
+    agents: Authority,
+    port: u16,
+    dir: TempDir,
+    _db: Database<'static>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Proxy {
+    Nginx,
+    Caddy,
+}
+
+fn program(name: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain([PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")])
+        .map(|dir| dir.join(name))
+        .find(|path| path.is_file())
+        .unwrap_or_else(|| panic!("{name} is missing: scripts/install-packages.sh {name}"))
+}
+
+/// Replaces each text, all of which must be there.
+fn replaced(mut text: String, pairs: &[(&str, String)]) -> String {
+    for (old, new) in pairs {
+        assert!(text.contains(old), "no {old:?} in\n{text}");
+        text = text.replace(old, new);
+    }
+    text
+}
+
+impl Scene {
+    fn start(proxy: Proxy, certificates: bool) -> Self {
+        let db = Database::create();
+        let backend = Backend::spawn(&db.url(), |command| {
+            command.env("AV_BEHIND_TLS", "1");
+        });
+        backend.wait_until_healthy();
+        let mut sql = db.connect();
+        add_site(&mut sql, "Paris", TOKEN);
+        let dir = tempfile::Builder::new()
+            .prefix("av-tls-")
+            .tempdir()
+            .unwrap();
+        let port = free_port();
+        let (authority, agents) = (Authority::new(), Authority::new());
+        let (certificate, key) = authority.issue(&["localhost"], 1);
+        fs::write(dir.path().join("fullchain.pem"), certificate).unwrap();
+        fs::write(dir.path().join("privkey.pem"), key).unwrap();
+        fs::write(dir.path().join("ca.pem"), authority.pem()).unwrap();
+        fs::write(dir.path().join("agents-ca.pem"), agents.pem()).unwrap();
+        fs::write(
+            dir.path().join("agents-crl.pem"),
+            agents.revocations(&[REVOKED]),
+        )
+        .unwrap();
+        let proxy = start(proxy, certificates, &dir, port, &backend.url);
+        let scene = Self {
+            proxy,
+            backend,
+            sql,
+            authority,
+            agents,
+            port,
+            dir,
+            _db: db,
+        };
+        scene.proxy.wait_for("the proxy listens", || {
+            std::net::TcpStream::connect(("127.0.0.1", port)).ok()
+        });
+        scene
+    }
+
+    fn file(&self, name: &str, content: &str) -> String {
+        let path = self.dir.path().join(name);
+        fs::write(&path, content).unwrap();
+        path.display().to_string()
+    }
+
+    /// An agent of Paris that trusts the proxy's authority.
+    fn agent(&self) -> Agent {
+        let mut agent = Agent::new(&json!({
+            "site_name": "Paris", "site_token": TOKEN,
+            "backend_url": format!("https://localhost:{}", self.port),
+        }));
+        agent.set("AV_CA_FILE", &self.path("ca.pem"));
+        agent
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).display().to_string()
+    }
+
+    /// Everything that the proxy wrote down.
+    fn logs(&self) -> String {
+        let mut text = self.proxy.log();
+        for entry in fs::read_dir(self.dir.path()).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "log") {
+                text += &fs::read_to_string(path).unwrap();
+            }
+        }
+        text
+    }
+}
+
+fn start(proxy: Proxy, certificates: bool, dir: &TempDir, port: u16, backend: &str) -> Process {
+    let here = dir.path().display().to_string();
+    let name = match proxy {
+        Proxy::Nginx => "nginx.conf",
+        Proxy::Caddy => "Caddyfile",
+    };
+    let text = fs::read_to_string(workspace().join("docs/proxy").join(name)).unwrap();
+    let text = if certificates {
+        replaced(text, &[("\n#cert#", "\n".to_owned())])
+    } else {
+        text
+    };
+    let backend = backend.strip_prefix("http://").unwrap().to_owned();
+    let text = replaced(
+        text,
+        &[("127.0.0.1:8000", backend), ("/etc/ssl/av", here.clone())],
+    );
+    match proxy {
+        Proxy::Nginx => {
+            let text = replaced(
+                text,
+                &[
+                    (
+                        "    listen 80;\n",
+                        format!("    listen 127.0.0.1:{};\n", free_port()),
+                    ),
+                    ("    listen [::]:80;\n", String::new()),
+                    (
+                        "    listen 443 ssl",
+                        format!("    listen 127.0.0.1:{port} ssl"),
+                    ),
+                    ("    listen [::]:443 ssl http2;\n", String::new()),
+                    ("av.example.org", "localhost".to_owned()),
+                    ("/var/log/nginx", here.clone()),
+                ],
+            );
+            fs::write(dir.path().join("site.conf"), text).unwrap();
+            let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+                .map(|name| format!("{name}_temp_path {here}/{name};"))
+                .concat();
+            // Its workers go with it: there is one process.
+            let main = format!(
+                "daemon off; master_process off; pid {here}/nginx.pid; error_log {here}/main.log;\n\
+                 events {{}}\nhttp {{ {temporary} include {here}/site.conf; }}\n"
+            );
+            let main_file = dir.path().join("nginx.conf");
+            fs::write(&main_file, main).unwrap();
+            let mut command = Command::new(program("nginx"));
+            command.arg("-p").arg(&here).arg("-c").arg(main_file);
+            Process::spawn(command)
+        }
+        Proxy::Caddy => {
+            let text = replaced(
+                text,
+                &[
+                    ("\nav.example.org {", format!("\nlocalhost:{port} {{")),
+                    ("/var/log/caddy", here.clone()),
+                ],
+            );
+            let file = dir.path().join("Caddyfile");
+            let global = "{\n\tadmin off\n\tauto_https disable_redirects\n}\n";
+            fs::write(&file, format!("{global}{text}")).unwrap();
+            let mut command = Command::new(program("caddy"));
+            command
+                .args(["run", "--adapter", "caddyfile", "--config"])
+                .arg(file)
+                .env("XDG_DATA_HOME", dir.path().join("data"))
+                .env("XDG_CONFIG_HOME", dir.path().join("config"));
+            Process::spawn(command)
+        }
+    }
+}
+
+fn wait_reported(scene: &mut Scene, agent: &Agent) {
+    let process = agent.process.as_ref().unwrap();
+    process.wait_for_log("✅ Config updated successfully!", 1);
+    process.wait_for("the backend has a report", || {
+        let reported = "SELECT count(*) FROM site_agents WHERE last_report_at IS NOT NULL";
+        let count: i64 = scene.sql.query_one(reported, &[]).unwrap().get(0);
+        (count == 1).then_some(())
+    });
+}
+
+fn syncs_and_reports(proxy: Proxy) {
+    let mut scene = Scene::start(proxy, false);
+    // An authority that nobody named is refused in words.
+    let mut stranger = Agent::new(&json!({
+        "site_name": "Paris", "site_token": TOKEN,
+        "backend_url": format!("https://localhost:{}", scene.port),
+    }));
+    let other = Authority::new();
+    stranger.set("AV_CA_FILE", &scene.file("other.pem", &other.pem()));
+    stranger.start();
+    let process = stranger.process.as_ref().unwrap();
+    process.wait_for_log(
+        "is of an authority that is not trusted here; AV_CA_FILE names one",
+        1,
+    );
+    let logs = scene.logs();
+    let asked = ["\"GET /config", "\"uri\":\"/config"];
+    assert!(!asked.iter().any(|line| logs.contains(line)), "{logs}");
+    // Once it is named, the agent needs no restart.
+    scene.file("other.pem", &scene.authority.pem());
+    wait_reported(&mut scene, &stranger);
+    drop(stranger);
+
+    // The system's authorities.
+    let mut agent = scene.agent();
+    agent.unset("AV_CA_FILE");
+    agent.set("SSL_CERT_FILE", &scene.path("ca.pem"));
+    agent.start();
+    let process = agent.process.as_ref().unwrap();
+    process.wait_for_log("✅ Config updated successfully!", 1);
+    process.wait_for_log("✅ Config is up-to-date", 2);
+
+    // Another name than that of the certificate.
+    let mut elsewhere = Agent::new(&json!({
+        "site_name": "Paris", "site_token": TOKEN,
+        "backend_url": format!("https://127.0.0.1:{}", scene.port),
+    }));
+    elsewhere.set("AV_CA_FILE", &scene.path("ca.pem"));
+    elsewhere.start();
+    let process = elsewhere.process.as_ref().unwrap();
+    // Caddy has no certificate for a client that names no host.
+    let said = match proxy {
+        Proxy::Nginx => "certificate is that of another name",
+        Proxy::Caddy => "❌ Config sync failed: backend not reachable",
+    };
+    process.wait_for_log(said, 1);
+
+    // The proxy says from where a request is, and nobody who asks can.
+    let client = Https::new(&scene);
+    let login = |forged: &str| {
+        client.send(
+            "POST",
+            "/login",
+            &[
+                ("X-Forwarded-For", forged),
+                ("Content-Type", "application/json"),
+            ],
+            br#"{"name":"nobody","password":"wrong"}"#,
+        )
+    };
+    assert_eq!(login("203.0.113.7").0, 401);
+    let addresses = "SELECT string_agg(DISTINCT ip, ' ') FROM login_attempts";
+    let seen: String = scene.sql.query_one(addresses, &[]).unwrap().get(0);
+    assert_eq!(seen, "127.0.0.1");
+    // A body that is too large is refused by the backend's own words.
+    let large = vec![b' '; 9 << 20];
+    let headers = [
+        ("X-Site-Token", TOKEN),
+        ("Content-Type", "application/json"),
+    ];
+    let (status, body) = client.send("POST", "/ingest", &headers, &large);
+    assert_eq!(status, 413, "{body}");
+    assert!(body.contains("\"error\""), "{body}");
+    // An earlier agent's path works, and stands in no log.
+    let (status, _) = client.send("GET", &format!("/config/{TOKEN}"), &[], b"");
+    assert_eq!(status, 200);
+    scene.proxy.wait_for("the access log is written", || {
+        scene.logs().contains("/config/...").then_some(())
+    });
+    assert!(!scene.logs().contains(TOKEN), "a token is in a proxy's log");
+    assert!(!scene.backend.process.log().contains(TOKEN));
+}
+
+fn demands_certificates(proxy: Proxy) {
+    let mut scene = Scene::start(proxy, true);
+    let mut agent = scene.agent();
+    agent.start();
+    let process = agent.process.as_ref().unwrap();
+    let refused = "the backend answered 403: a valid client certificate is demanded of agents";
+    process.wait_for_log(refused, 1);
+
+    // One of an authority that is not that of the agents.
+    let (certificate, key) = scene.authority.issue(&["paris"], 2);
+    agent.set("AV_CLIENT_CERT", &scene.file("paris.pem", &certificate));
+    agent.set("AV_CLIENT_KEY", &scene.file("paris.key", &key));
+    agent.start();
+    let process = agent.process.as_ref().unwrap();
+    let said = match proxy {
+        Proxy::Nginx => refused,
+        Proxy::Caddy => "❌ Config sync failed: backend not reachable",
+    };
+    process.wait_for_log(said, 1);
+    // One that was revoked; Caddy knows no lists.
+    if proxy == Proxy::Nginx {
+        let (certificate, key) = scene.agents.issue(&["paris"], REVOKED);
+        agent.set("AV_CLIENT_CERT", &scene.file("revoked.pem", &certificate));
+        agent.set("AV_CLIENT_KEY", &scene.file("revoked.key", &key));
+        agent.start();
+        agent.process.as_ref().unwrap().wait_for_log(refused, 1);
+        agent.set("AV_CLIENT_CERT", &scene.path("paris.pem"));
+        agent.set("AV_CLIENT_KEY", &scene.path("paris.key"));
+        agent.start();
+    }
+    // Its own, and no restart.
+    let (certificate, key) = scene.agents.issue(&["paris"], 3);
+    scene.file("paris.key", &key);
+    scene.file("paris.pem", &certificate);
+    wait_reported(&mut scene, &agent);
+    // People need none.
+    let (status, _) = Https::new(&scene).send("GET", "/login", &[], b"");
+    assert_eq!(status, 200);
+}
+
+/// Requests over TLS, as a browser or script sends them.
+struct Https {
+    agent: ureq::Agent,
+    base: String,
+}
+
+impl Https {
+    fn new(scene: &Scene) -> Self {
+        let ca = scene.authority.pem();
+        let ca = ureq::tls::Certificate::from_pem(ca.as_bytes()).unwrap();
+        let tls = ureq::tls::TlsConfig::builder()
+            .root_certs(ureq::tls::RootCerts::new_with_certs(&[ca]))
+            .build();
+        let agent = ureq::Agent::config_builder()
+            .tls_config(tls)
+            .http_status_as_error(false)
+            .build();
+        Self {
+            agent: agent.into(),
+            base: format!("https://localhost:{}", scene.port),
+        }
+    }
+
+    fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> (u16, String) {
+        let url = format!("{}{path}", self.base);
+        let mut request = ureq::http::Request::builder().method(method).uri(url);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let mut answer = if method == "GET" {
+            self.agent.run(request.body(()).unwrap()).unwrap()
+        } else {
+            self.agent.run(request.body(body).unwrap()).unwrap()
+        };
+        let text = answer.body_mut().read_to_string().unwrap();
+        (answer.status().as_u16(), text)
+    }
+}
+
+#[test]
+fn through_nginx_an_agent_syncs_and_reports() {
+    syncs_and_reports(Proxy::Nginx);
+}
+
+#[test]
+fn through_caddy_an_agent_syncs_and_reports() {
+    syncs_and_reports(Proxy::Caddy);
+}
+
+#[test]
+fn nginx_demands_a_client_certificate() {
+    demands_certificates(Proxy::Nginx);
+}
+
+#[test]
+fn caddy_demands_a_client_certificate() {
+    demands_certificates(Proxy::Caddy);
+}
+
+#[test]
+fn files_that_cannot_serve_are_said_and_the_agent_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    let (certificate, _) = authority.issue(&["paris"], 1);
+    let (_, key) = authority.issue(&["paris"], 1);
+    let file = |name: &str, content: &str| {
+        let path = dir.path().join(name);
+        fs::write(&path, content).unwrap();
+        path.display().to_string()
+    };
+    let mut agent = Agent::new(&json!({
+        "site_name": "Paris", "site_token": TOKEN, "backend_url": "https://localhost:9",
+    }));
+    agent.set("AV_CA_FILE", &file("ca.pem", &authority.pem()));
+    agent.set("AV_CLIENT_CERT", &file("paris.pem", &certificate));
+    agent.set("AV_CLIENT_KEY", &file("paris.key", &key));
+    agent.start();
+    let process = agent.process.as_ref().unwrap();
+    process.wait_for_log("AV_CLIENT_KEY: ", 1);
+    let log = process.log();
+    assert!(log.contains("is not the key of "), "{log}");
+    assert!(!log.contains("PRIVATE KEY"), "{log}");
+    let page = process.wait_for("its page answers", || {
+        http("GET", &agent.url, &[], None).ok()
+    });
+    assert_eq!(page.status, 200);
+    assert!(Path::new(&dir.path().join("paris.key")).exists());
+}
