@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What test.sh and demo.sh share. Sourced, not run.
+# What the scripts share. Sourced, not run.
 
 # snmpd and friends are there, and not on a normal user's PATH; cargo may be
 # installed and not on a service's.
@@ -70,4 +70,151 @@ install_missing() {
 
 need_cargo() {
     command -v cargo >/dev/null || die "There is no cargo. Rust 1.85 or newer is needed: https://rustup.rs"
+}
+
+# The oldest Rust that the workspace promises to build with.
+rust_version=1.85
+
+# The folder of the compiler that the next functions look after.
+rust_folder() {
+    realpath -m "${AV_MSRV_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/av-monitoring/rust-$rust_version}"
+}
+
+rust_works() {
+    case $("$1/rustc" --version 2>/dev/null) in
+    "rustc $rust_version."*) true ;;
+    *) false ;;
+    esac
+}
+
+# The newest build of that version of a package that the package lists have.
+rust_build_of() {
+    apt-cache madison "$1" 2>/dev/null | awk -F' *[|] *' -v want="$rust_version" '
+        index($2, want ".") == 1 { print $2; exit }'
+}
+
+# Prints the package of that compiler (bookworm: rustc-web, trixie: rustc) and
+# its build.
+rust_package() {
+    local name build
+    for name in rustc-web rustc; do
+        build=$(rust_build_of "$name")
+        if [ -n "$build" ]; then
+            say "$name $build"
+            return 0
+        fi
+    done
+    return 1
+}
+
+# Unpacks the compiler for this machine into a folder.
+unpack_rust() {
+    local root=$1 into=$2 compiler build arch library
+    command -v apt-get >/dev/null || die "Rust $rust_version is taken from Debian's packages, and this is no Debian. Set AV_MSRV_DIR to a folder with a rustc of that version."
+    read -r compiler build < <(rust_package) || return 1
+    local std=libstd-rust${compiler#rustc}
+    arch=$(dpkg --print-architecture)
+    mkdir -p "$into/debs"
+    (
+        cd "$into/debs" || exit
+        # Root's apt would hand the download to a user who may not write here.
+        apt-get download -q -o APT::Sandbox::User=root \
+            "$compiler:$arch=$build" "$std-$rust_version:$arch=$build" "$std-dev:$arch=$build" >/dev/null
+        if ! ldconfig -p | grep -q 'libLLVM[-.]19\|libLLVM.so.19'; then
+            if [ "$(id -u)" -eq 0 ]; then
+                "$root/scripts/install-packages.sh" libllvm19
+            else
+                apt-get download -q "libllvm19:$arch" >/dev/null
+            fi
+        fi
+    )
+    for library in "$into"/debs/*.deb; do
+        dpkg -x "$library" "$into"
+    done
+    rm -r "$into/debs"
+    say "$compiler $build" >"$into/package"
+    # The folder is found from the script, so that it can be moved.
+    cat >"$into/rustc" <<'WRAPPER'
+#!/bin/sh
+here=$(dirname "$(readlink -f "$0")")
+libraries=$here/usr/lib
+for folder in "$here"/usr/lib/*-linux-*; do libraries=$folder:$libraries; done
+LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} exec "$here/usr/bin/rustc" "$@"
+WRAPPER
+    chmod 755 "$into/rustc"
+    rust_works "$into" || die "The unpacked compiler does not run: $("$into/rustc" --version 2>&1 | head -n 3)"
+}
+
+# Sees to it that the compiler is in `rust_folder`: nothing is installed but
+# libllvm19 where it is missing.
+get_rust() {
+    local root=$1 folder fresh
+    folder=$(rust_folder)
+    if rust_works "$folder"; then return 0; fi
+    say "Getting Rust $rust_version from Debian's packages into $folder"
+    mkdir -p "$(dirname "$folder")"
+    fresh=$(mktemp -d "$folder.XXXXXX")
+    # shellcheck disable=SC2064  # its name now
+    trap "rm -rf '$fresh'" EXIT
+    if ! unpack_rust "$root" "$fresh"; then
+        [ "$(id -u)" -ne 0 ] || apt-get update >/dev/null
+        unpack_rust "$root" "$fresh" || die "No Debian package of Rust $rust_version found. Set AV_MSRV_DIR to a folder with a rustc of that version."
+    fi
+    rm -rf "$folder"
+    mv "$fresh" "$folder"
+    trap - EXIT
+}
+
+# Sees to it that this compiler has the standard library of another Debian
+# architecture. Its packages do not install beside the host's, and the host's
+# package lists need not know that architecture: the lists are fetched into a
+# folder of their own.
+get_rust_target() {
+    local arch=$1 triple=$2 folder lists compiler build std library
+    folder=$(rust_folder)
+    if [ -d "$folder/usr/lib/rustlib/$triple/lib" ]; then return 0; fi
+    command -v apt-get >/dev/null || die "The standard library for $arch is taken from Debian's packages, and this is no Debian."
+    say "Getting the standard library for $arch from Debian's packages"
+    if [ -r "$folder/package" ]; then
+        read -r compiler build <"$folder/package"
+    else
+        read -r compiler build < <(rust_package) || die "No Debian package of Rust $rust_version found."
+    fi
+    std=libstd-rust${compiler#rustc}
+    lists=$(mktemp -d)
+    # shellcheck disable=SC2064  # its name now
+    trap "rm -rf '$lists'" EXIT
+    mkdir -p "$lists/lists/partial" "$lists/cache/archives/partial" "$lists/debs" "$lists/unpacked"
+    touch "$lists/status"
+    local -a other=(-q -o "APT::Architecture=$arch" -o "APT::Architectures=$arch"
+        -o "Dir::State::Lists=$lists/lists" -o "Dir::State::status=$lists/status"
+        -o "Dir::Cache=$lists/cache" -o APT::Sandbox::User=root -o Acquire::Languages=none)
+    apt-get update "${other[@]}" >/dev/null || die "The package lists of $arch cannot be had."
+    (cd "$lists/debs" && apt-get download "${other[@]}" "$std-dev=$build" >/dev/null) || die "$std-dev $build for $arch cannot be had."
+    for library in "$lists"/debs/*.deb; do
+        dpkg -x "$library" "$lists/unpacked"
+    done
+    # Moved at the end: a folder that is there is whole.
+    mv "$lists/unpacked/usr/lib/rustlib/$triple" "$folder/usr/lib/rustlib/$triple.new"
+    mv "$folder/usr/lib/rustlib/$triple.new" "$folder/usr/lib/rustlib/$triple"
+    rm -rf "$lists"
+    trap - EXIT
+}
+
+# What a build for ARM and its test need, printed where it is missing.
+missing_arm_packages() {
+    command -v aarch64-linux-gnu-gcc >/dev/null || say gcc-aarch64-linux-gnu
+    command -v arm-linux-gnueabihf-gcc >/dev/null || say gcc-arm-linux-gnueabihf
+    [ -e /usr/aarch64-linux-gnu/include/stdlib.h ] || say libc6-dev-arm64-cross
+    [ -e /usr/arm-linux-gnueabihf/include/stdlib.h ] || say libc6-dev-armhf-cross
+    command -v qemu-aarch64-static >/dev/null || say qemu-user-static
+}
+
+# The name that Rust has for a Debian architecture of the boards.
+arm_triple() {
+    case $1 in
+    arm64) say aarch64-unknown-linux-gnu ;;
+    armhf) say armv7-unknown-linux-gnueabihf ;;
+    *) die "The boards have no architecture $1." ;;
+    esac
 }
