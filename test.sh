@@ -3,6 +3,10 @@
 #
 #   ./test.sh                  everything
 #   ./test.sh --msrv           and that it builds with the oldest Rust promised
+#   ./test.sh --arm            and the agent for arm64 and armhf, built and run
+#                              under qemu through the whole main job
+#   ./test.sh --deb            and the Debian packages: installed, upgraded,
+#                              removed and purged in a folder; takes root
 #   ./test.sh --schemathesis   and the API against its own description; takes
 #                              schemathesis from PyPI, and some minutes
 #   ./test.sh --no-install     complains about missing packages instead of
@@ -24,6 +28,8 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd) || exit 1
 usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$root/test.sh"; }
 
 msrv=no
+arm=no
+deb=no
 schemathesis=no
 install=yes
 web=yes
@@ -31,6 +37,8 @@ test_arguments=(--workspace)
 while [ $# -gt 0 ]; do
     case $1 in
     --msrv) msrv=yes ;;
+    --arm) arm=yes ;;
+    --deb) deb=yes ;;
     --schemathesis) schemathesis=yes ;;
     --no-install) install=no ;;
     --no-web) web=no ;;
@@ -71,8 +79,9 @@ step() {
 
 log=$(mktemp)
 web_log=$(mktemp)
+arm_log=$(mktemp)
 shots=$(mktemp -d)
-trap 'rm -rf "$log" "$web_log" "$shots"' EXIT
+trap 'rm -rf "$log" "$web_log" "$arm_log" "$shots"' EXIT
 
 # Every binary is run even when one fails. Cargo's exit code counts, not tee's.
 tests() { cargo test --locked --no-fail-fast "${test_arguments[@]}" </dev/null 2>&1 | tee "$log"; }
@@ -83,8 +92,14 @@ web_tests() {
     proto-tests/web/run.sh "${options[@]}" "$shots" </dev/null 2>&1 | tee "$web_log"
 }
 
+arm_tests() {
+    local -a options=()
+    [ "$install" = yes ] || options+=(--no-install)
+    scripts/test-arm.sh "${options[@]}" </dev/null 2>&1 | tee "$arm_log"
+}
+
 shell_scripts() {
-    shellcheck -x test.sh demo.sh .ci/run scripts/*.sh proto-tests/*.sh proto-tests/web/run.sh
+    shellcheck -x test.sh demo.sh .ci/run scripts/*.sh systemd/*.sh proto-tests/*.sh proto-tests/web/run.sh
 }
 
 step 'cargo fmt' cargo fmt --all --check
@@ -95,7 +110,14 @@ step 'cargo clippy' cargo clippy --workspace --all-targets --locked -- -D warnin
 if [ "$msrv" = yes ]; then
     step 'oldest Rust' scripts/msrv.sh
 fi
+step 'systemd units' scripts/test-units.sh
 step 'cargo test' tests
+if [ "$arm" = yes ]; then
+    step 'ARM' arm_tests
+fi
+if [ "$deb" = yes ]; then
+    step 'Debian packages' scripts/test-deb.sh
+fi
 [ "$web" = no ] || step 'web interface' web_tests
 if [ "$schemathesis" = yes ]; then
     step 'schemathesis' proto-tests/schemathesis.sh
@@ -106,7 +128,7 @@ read -r passed failures < <(awk '
     $1 == "test" && $2 == "result:" { passed += $4; failed += $6 }
     # web: 30 passed, 0 failed
     $1 == "web:" && $3 == "passed," { passed += $2; failed += $4 }
-    END { print passed + 0, failed + 0 }' "$log" "$web_log")
+    END { print passed + 0, failed + 0 }' "$log" "$web_log" "$arm_log")
 if [ ${#failed[@]} -gt 0 ]; then
     printf -v list '%s, ' "${failed[@]}"
     say "✗ failed: ${list%, }"

@@ -29,7 +29,6 @@ pub mod finding;
 pub mod http;
 pub mod http_client;
 pub mod icmp;
-pub mod logging;
 pub mod page;
 pub mod pjlink;
 pub mod report;

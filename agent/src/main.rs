@@ -19,7 +19,8 @@ use signal_hook::iterator::Signals;
 /// state beside the configuration file), AV_FIRST_SYNC_S (default 10),
 /// AV_SPOOL_MAX_MB (default 256), AV_SPOOL_MAX_DAYS (default 30), AV_CA_FILE
 /// (authorities for TLS, default: the system's), AV_CLIENT_CERT and
-/// AV_CLIENT_KEY (default none) and RUST_LOG (default info).
+/// AV_CLIENT_KEY (default none), AV_HANG_S (default 300) and RUST_LOG (default
+/// info).
 #[derive(Debug, Parser)]
 #[command(version, about, long_about, verbatim_doc_comment)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -34,7 +35,7 @@ fn main() -> ExitCode {
     match &command {
         Some(command) => command.start_log(),
         None => {
-            av_agent::logging::builder("info").init();
+            av_service::journal::logger("info").init();
         }
     }
     // One line in the log and not a trace on the terminal: the supervisor

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use av_service::Watchdog;
 use crossbeam_channel::{Receiver, bounded, select};
 
 use crate::clock::{Clock, SystemSource};
@@ -86,6 +87,7 @@ pub fn run(settings: &Settings, terminate: &Receiver<()>) -> Result<(), RunError
     let (probe_now, probe_wishes) = ProbeNow::channel();
     let health = Health::default();
     let client = HttpClient::with_tls(settings.tls.clone());
+    let progress = health.progress().clone();
     let supervisor = Supervisor::new(health.clone(), stop.clone(), fatal);
 
     let mut sync = Sync {
@@ -168,11 +170,19 @@ pub fn run(settings: &Settings, terminate: &Receiver<()>) -> Result<(), RunError
     }
     drop(page);
 
-    let outcome = select! {
-        recv(terminate) -> _ => Ok(()),
-        recv(failed) -> thread => Err(RunError::ThreadFailed(thread.unwrap_or_default())),
+    let mut watchdog = Watchdog::new(progress, settings.hang_limit);
+    watchdog.ready("watches the site");
+    let outcome = loop {
+        select! {
+            recv(terminate) -> _ => break Ok(()),
+            recv(failed) -> thread => {
+                break Err(RunError::ThreadFailed(thread.unwrap_or_default()));
+            }
+            default(watchdog.wait()) => watchdog.look(),
+        }
     };
     log::info!("👋 AV agent ends");
+    watchdog.stopping();
     drop(running);
     if !supervisor.join(STOP_MAX) {
         // A thread waits for the network; what it holds is on disk.

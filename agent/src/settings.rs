@@ -32,6 +32,9 @@ pub struct Settings {
     pub spool_max_bytes: u64,
     /// `AV_SPOOL_MAX_DAYS`: how long unsent reports are kept.
     pub spool_max_age: Duration,
+    /// `AV_HANG_S`: a thread that is at work for so long without getting on
+    /// with it hangs, and systemd's watchdog is no longer fed.
+    pub hang_limit: Duration,
 }
 
 impl Settings {
@@ -90,6 +93,7 @@ impl Settings {
             spool_max_age: Duration::from_secs_f64(
                 number("AV_SPOOL_MAX_DAYS", 30.0, 0.01, 3650.0)? * 86_400.0,
             ),
+            hang_limit: Duration::from_secs_f64(number("AV_HANG_S", 300.0, 1.0, 86_400.0)?),
         })
     }
 

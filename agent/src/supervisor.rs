@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use av_proto::text::excerpt;
+use av_service::progress::{self, Progress};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -40,13 +41,22 @@ pub struct ThreadPanic {
 
 /// The panics since the start, the newest last; shared with the status page.
 #[derive(Debug, Clone, Default)]
-pub struct Health(Arc<Mutex<Vec<ThreadPanic>>>);
+pub struct Health {
+    panics: Arc<Mutex<Vec<ThreadPanic>>>,
+    progress: Progress,
+}
 
 impl Health {
+    /// Which threads get on with their work.
+    #[must_use]
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
     /// A copy of what happened, the newest 20.
     #[must_use]
     pub fn panics(&self) -> Vec<ThreadPanic> {
-        self.0
+        self.panics
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
@@ -61,7 +71,7 @@ impl Health {
             .unwrap_or_else(|| "panicked".to_owned());
         let message = excerpt(&message, 200);
         log::error!("💥 Thread {thread} panicked: {message}");
-        let mut panics = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut panics = self.panics.lock().unwrap_or_else(PoisonError::into_inner);
         if panics.len() == 20 {
             panics.remove(0);
         }
@@ -112,13 +122,16 @@ impl Supervisor {
         let stop = self.stop.clone();
         let fatal = self.fatal.clone();
         let alive = self.alive.clone();
+        let progress = self.health.progress.clone();
         thread::Builder::new()
             .name(name.to_owned())
             .stack_size(STACK_BYTES)
             .spawn(move || {
                 let _alive = alive;
+                let _watched = progress.watch(name);
                 let mut panics: VecDeque<Instant> = VecDeque::new();
                 loop {
+                    progress::moves();
                     // The body keeps its state in what it owns and rebuilds it
                     // at each start, so nothing half-changed is looked at.
                     match catch_unwind(AssertUnwindSafe(&mut body)) {

@@ -201,6 +201,10 @@ struct Upkeep {
     #[arg(long, env = "AV_NOTIFY_GIVE_UP_H", default_value_t = 72, hide_short_help = true,
           value_parser = clap::value_parser!(u64).range(1..=8760))]
     notify_give_up_h: u64,
+    /// Seconds without progress after which a thread hangs, and systemd's watchdog is no longer fed
+    #[arg(long, env = "AV_HANG_S", default_value_t = 600, hide_short_help = true,
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    hang_s: u64,
 }
 
 impl Upkeep {
@@ -269,8 +273,7 @@ impl Failure {
 #[must_use]
 pub fn run() -> ExitCode {
     // The schema says at each start what is there already: no news.
-    let quiet = env_logger::Env::default().default_filter_or("info,postgres=warn");
-    env_logger::Builder::from_env(quiet).init();
+    av_service::journal::logger("info,postgres=warn").init();
     match execute(Cli::parse().command) {
         Ok(code) => code,
         Err(failure) => {
@@ -296,9 +299,18 @@ fn execute(command: Command) -> Result<ExitCode, Failure> {
                     .map(|url| url.trim_end_matches('/').to_owned())
                     .filter(|url| !url.is_empty()),
             };
+            let hang_limit = Duration::from_secs(upkeep.hang_s);
             let upkeep = upkeep.settings(settings.public_url.clone())?;
             let connector = database.connector()?;
-            serve(connector, &listen, workers.into(), settings, upkeep).map_err(Failure::new)?;
+            serve(
+                connector,
+                &listen,
+                workers.into(),
+                settings,
+                upkeep,
+                hang_limit,
+            )
+            .map_err(Failure::new)?;
         }
         Command::Migrate { database } => migrate(database)?,
         Command::Site(SiteCommand::Add {

@@ -4,6 +4,9 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use av_service::Watchdog;
+use av_service::progress::{self, Progress};
+use crossbeam_channel::RecvTimeoutError;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -23,6 +26,8 @@ const END_LIMIT: Duration = Duration::from_millis(1500);
 const MIGRATE_EVERY: Duration = Duration::from_millis(500);
 /// One for each thread of the upkeep.
 const UPKEEP_CONNECTIONS: usize = 3;
+/// Between two looks whether the service manager can be told that it is ready.
+const READY_CHECK: Duration = Duration::from_millis(100);
 /// Between two rounds of housekeeping.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(3600);
 
@@ -44,7 +49,9 @@ pub enum ServeError {
 type Work = fn(&Store, &upkeep::Settings, &Stop);
 
 /// Serves until SIGTERM or SIGINT. A database that is not there yet, or goes
-/// away, is waited for; requests are answered with 503 meanwhile.
+/// away, is waited for; requests are answered with 503 meanwhile. A thread that
+/// is at work for `hang_limit` without getting on with it ends the feeding of
+/// the service manager's watchdog.
 ///
 /// # Errors
 /// [`ServeError`].
@@ -54,6 +61,7 @@ pub fn serve(
     workers: usize,
     settings: Settings,
     upkeep: upkeep::Settings,
+    hang_limit: Duration,
 ) -> Result<(), ServeError> {
     threads::log_panics();
     let listener = Listener::bind(listen)?;
@@ -73,6 +81,7 @@ pub fn serve(
     let stop = Arc::new(Stop::new());
     let (sender, receiver) = crossbeam_channel::bounded(1);
     let ended = Ended::new(sender);
+    let progress = Progress::default();
 
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
     let signalled = ended.clone();
@@ -101,32 +110,49 @@ pub fn serve(
             name,
             move || panicked.note_panic(),
             stop.clone(),
+            &progress,
             move || work(&store, &upkeep, &work_stop),
         )?);
     }
-    let (panicked, keep_stop) = (app.clone(), stop.clone());
+    let (panicked, keep_stop, kept) = (app.clone(), stop.clone(), store.clone());
     running.push(threads::spawn(
         "keeper",
         move || panicked.note_panic(),
         stop.clone(),
-        move || keep(&store, &url, &keep_stop),
+        &progress,
+        move || keep(&kept, &url, &keep_stop),
     )?);
     let (panicked, watch_stop) = (app.clone(), stop.clone());
     running.push(threads::spawn(
         "watch",
         move || panicked.note_panic(),
         stop.clone(),
+        &progress,
         move || watch(&configs, &watch_stop),
     )?);
-    let server = Server::start(listener, &app, workers, &stop, &ended)?;
+    let server = Server::start(listener, &app, workers, &stop, &ended, &progress)?;
     log::info!(
         "av-backend {} listens on {address}, database {place}",
         env!("CARGO_PKG_VERSION")
     );
 
-    let end = receiver
-        .recv()
-        .unwrap_or_else(|_| End::Failure("every thread has ended".to_owned()));
+    let mut watchdog = Watchdog::new(progress, hang_limit);
+    let end = loop {
+        let wait = match watchdog.is_ready() {
+            true => watchdog.wait(),
+            false => READY_CHECK,
+        };
+        match receiver.recv_timeout(wait) {
+            Ok(end) => break end,
+            Err(RecvTimeoutError::Disconnected) => {
+                break End::Failure("every thread has ended".to_owned());
+            }
+            Err(RecvTimeoutError::Timeout) if watchdog.is_ready() => watchdog.look(),
+            Err(RecvTimeoutError::Timeout) if store.is_ready() => watchdog.ready("serves"),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+    };
+    watchdog.stopping();
     stop.set();
     running.extend(server.unblock());
     let deadline = Instant::now() + END_LIMIT;
@@ -152,7 +178,11 @@ fn keep(store: &Store, url: &str, stop: &Stop) {
     let mut invited = false;
     loop {
         if !store.is_ready() {
-            match store.migrate() {
+            // Takes as long as the tables are large.
+            progress::waits();
+            let migrated = store.migrate();
+            progress::moves();
+            match migrated {
                 Ok(applied) if applied.is_empty() => log::info!("the schema is up to date"),
                 Ok(applied) => log::info!("the schema is up to date: applied {applied:?}"),
                 Err(error) => {

@@ -3,6 +3,8 @@
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use av_service::progress;
+
 /// Set once, seen by every thread that waits on it.
 #[derive(Debug, Default)]
 pub struct Stop {
@@ -26,17 +28,23 @@ impl Stop {
     /// Whether it is set.
     #[must_use]
     pub fn is_set(&self) -> bool {
+        // Asked between two pieces of a long work.
+        progress::moves();
         *self.set.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until it is set, at most so long; answers whether it is.
     pub fn wait(&self, limit: Duration) -> bool {
+        // Whoever waits here has nothing to do, and who comes back goes on.
+        progress::waits();
         let set = self.set.lock().unwrap_or_else(PoisonError::into_inner);
-        *self
+        let is_set = *self
             .changed
             .wait_timeout_while(set, limit, |set| !*set)
             .unwrap_or_else(PoisonError::into_inner)
-            .0
+            .0;
+        progress::moves();
+        is_set
     }
 }
 

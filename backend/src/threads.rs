@@ -8,6 +8,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use av_proto::text::excerpt;
+use av_service::progress::Progress;
 use crossbeam_channel::Sender;
 
 use crate::stop::Stop;
@@ -16,7 +17,8 @@ use crate::stop::Stop;
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Starts a thread that runs `work` until it returns. Where it panics,
-/// `panicked` is called and `work` is run again, unless `stop` is set.
+/// `panicked` is called and `work` is run again, unless `stop` is set. Whether
+/// it gets on is seen in `progress`.
 ///
 /// # Errors
 /// When the operating system has no thread left.
@@ -24,9 +26,14 @@ pub fn spawn(
     name: &str,
     panicked: impl Fn() + Send + 'static,
     stop: Arc<Stop>,
+    progress: &Progress,
     work: impl Fn() + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
+    // http-1 and http-2 do the same work.
+    let group = name.trim_end_matches(|end: char| end == '-' || end.is_ascii_digit());
+    let (group, progress) = (group.to_owned(), progress.clone());
     Builder::new().name(name.to_owned()).spawn(move || {
+        let _watched = progress.watch(&group);
         while catch_unwind(AssertUnwindSafe(&work)).is_err() {
             panicked();
             if stop.wait(PAUSE) {
@@ -105,6 +112,7 @@ mod tests {
                 counted_panics.fetch_add(1, Ordering::SeqCst);
             },
             Arc::new(Stop::new()),
+            &Progress::default(),
             move || {
                 if counted_runs.fetch_add(1, Ordering::SeqCst) < 2 {
                     panic!("on purpose");

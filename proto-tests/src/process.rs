@@ -433,6 +433,26 @@ impl Backend {
     }
 }
 
+/// The agent: the one of this workspace, or, where `AV_TEST_AGENT` has a command
+/// such as `qemu-aarch64-static -L /usr/aarch64-linux-gnu PATH`, that one. Its
+/// words are separated by spaces.
+///
+/// # Panics
+/// When it does not build.
+#[must_use]
+pub fn agent_command() -> Command {
+    let given = std::env::var("AV_TEST_AGENT").unwrap_or_default();
+    let mut words = given.split_whitespace();
+    match words.next() {
+        None => Command::new(binary("av-agent")),
+        Some(program) => {
+            let mut command = Command::new(program);
+            command.args(words);
+            command
+        }
+    }
+}
+
 /// A running `av-agent`, with a directory of its own for its configuration
 /// and state, which it keeps when it is killed and started again.
 pub struct Agent {
@@ -502,7 +522,7 @@ impl Agent {
     /// When it cannot be started.
     pub fn start(&mut self) -> &mut Process {
         self.process = None;
-        let mut command = Command::new(binary("av-agent"));
+        let mut command = agent_command();
         command
             .env_remove("RUST_LOG")
             .env("AGENT_CONFIG", self.config_file())

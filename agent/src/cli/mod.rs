@@ -102,7 +102,7 @@ impl Command {
             _ => "warn",
         };
         let began = Instant::now();
-        crate::logging::builder(filter)
+        av_service::journal::logger(filter)
             .format(move |line, record| {
                 if record.target() == wire::TARGET {
                     let after = began.elapsed().as_secs_f64();

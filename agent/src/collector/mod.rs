@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use av_proto::config::Device;
 use av_proto::report::ReportedDevice;
 use av_proto::verdict::{Status, Verdict};
+use av_service::progress;
 use crossbeam_channel::{Receiver, Sender, bounded, never, select, unbounded};
 
 use crate::clock::{Clock, Line};
@@ -90,6 +91,7 @@ impl Collector {
         let (nowhere, _nobody) = bounded::<Batch>(0);
         let mut wishes = self.probe_now.clone();
         loop {
+            progress::moves();
             work.step();
             let config_changed = match work.plan.is_sweeping() {
                 // It is taken at the end of the sweep.
@@ -101,6 +103,7 @@ impl Collector {
                 None => &nowhere,
             };
             let wait = work.wait();
+            progress::waits();
             select! {
                 recv(self.stop) -> _ => break,
                 recv(answers) -> done => if let Ok(done) = done {

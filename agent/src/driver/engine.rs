@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use av_service::progress;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use mio::{Poll, Token, Waker};
 
@@ -117,10 +118,12 @@ pub fn spawn(
         .name(name.to_owned())
         .stack_size(STACK_BYTES)
         .spawn(move || {
+            let _watched = health.progress().watch(name);
             // What the body kept across runs is an inbox's end and sockets;
             // what was in flight is dropped, and its replies say so.
             while let Err(payload) = catch_unwind(AssertUnwindSafe(&mut body)) {
                 health.record(name, &*payload);
+                progress::moves();
                 thread::sleep(RESTART_DELAY);
                 log::warn!("🔁 Thread {name} starts again");
             }

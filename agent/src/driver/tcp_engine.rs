@@ -12,6 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use av_proto::verdict::Status;
+use av_service::progress;
 use crossbeam_channel::{Receiver, TryRecvError};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
@@ -276,7 +277,10 @@ impl<'a> Engine<'a> {
             } else {
                 self.deadlines.wait(Instant::now())
             };
-            if let Err(error) = self.poll.poll(&mut events, wait) {
+            progress::waits();
+            let polled = self.poll.poll(&mut events, wait);
+            progress::moves();
+            if let Err(error) = polled {
                 if error.kind() != io::ErrorKind::Interrupted {
                     // Nothing that waiting longer would put right.
                     log::error!("❌ The sockets of the TCP drivers: {error}");

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use av_service::progress;
 use crossbeam_channel::TryRecvError;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
@@ -107,7 +108,10 @@ impl Engine {
             }
             let now = Instant::now();
             let wait = lanes.iter().filter_map(|lane| lane.wait(now)).min();
-            match self.poll.poll(&mut events, wait) {
+            progress::waits();
+            let polled = self.poll.poll(&mut events, wait);
+            progress::moves();
+            match polled {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {

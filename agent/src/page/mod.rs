@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use av_service::progress;
 use crossbeam_channel::Sender;
 use tiny_http::{Header, Method, Request, Response, Server};
 
@@ -78,6 +79,7 @@ impl Page {
     pub fn run(&mut self) {
         let mut quiet_since = Instant::now();
         loop {
+            progress::moves();
             match self.server.recv_timeout(STOP_CHECK) {
                 Ok(Some(request)) => self.answer(request),
                 Ok(None) => {}

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use av_proto::driver::DriverSettings;
 use av_proto::text::one_line;
+use av_service::progress;
 use crossbeam_channel::TryRecvError;
 
 use super::udp::{MESSAGE_MAX, Message};
@@ -70,6 +71,7 @@ impl Notices {
     pub fn run(&mut self) {
         let mut datagram = [0; MESSAGE_MAX];
         while self.stop.try_recv() != Err(TryRecvError::Disconnected) {
+            progress::moves();
             match self.socket.recv_from(&mut datagram) {
                 Ok((length, from)) => {
                     let ip = from.ip().to_canonical();

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use av_proto::report::{AgentInfo, RejectedInfo, ReportedDevice};
 use av_proto::text::excerpt;
+use av_service::progress;
 use crossbeam_channel::{Receiver, Sender, select};
 
 use crate::clock::{Clock, Trust};
@@ -81,14 +82,19 @@ impl Reporter {
             let wait = work.due.map_or(RETRY_MAX, |due| {
                 due.saturating_duration_since(Instant::now())
             });
+            progress::waits();
             select! {
                 recv(self.batches) -> batch => match batch {
-                    Ok(batch) => self.keep(&mut work, batch),
+                    Ok(batch) => {
+                        progress::moves();
+                        self.keep(&mut work, batch);
+                    }
                     Err(_) => break,
                 },
                 recv(self.stop) -> _ => break,
                 default(wait) => {}
             }
+            progress::moves();
             if work.due.is_some_and(|due| due <= Instant::now()) {
                 self.send_next(&mut work);
             }

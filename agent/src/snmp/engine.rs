@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use av_proto::driver::{SnmpAccess, SnmpSettings, SnmpUser};
+use av_service::progress;
 use crossbeam_channel::TryRecvError;
 use mio::{Events, Interest, Poll, Token};
 
@@ -134,7 +135,10 @@ impl Engine {
                 true => Some(Duration::ZERO),
                 false => probes.deadlines.wait(Instant::now()),
             };
-            if let Err(error) = self.poll.poll(&mut events, wait) {
+            progress::waits();
+            let polled = self.poll.poll(&mut events, wait);
+            progress::moves();
+            if let Err(error) = polled {
                 if error.kind() != io::ErrorKind::Interrupted {
                     log::error!("❌ The SNMP thread cannot wait: {error}");
                     std::thread::sleep(BUSY_PAUSE);

@@ -8,6 +8,7 @@ mod token;
 use std::time::{Duration, Instant};
 
 use av_proto::config::{SiteConfig, SiteDocument};
+use av_service::progress;
 use crossbeam_channel::{Receiver, Sender, select};
 use jiff::Timestamp;
 
@@ -61,11 +62,13 @@ impl Sync {
         );
         let mut next = Instant::now() + self.first_sync;
         loop {
+            progress::waits();
             select! {
                 recv(self.stop) -> _ => return,
                 recv(self.sync_now) -> asked => if asked.is_err() { return },
                 default(next.saturating_duration_since(Instant::now())) => {}
             }
+            progress::moves();
             self.poll();
             next = Instant::now() + self.interval;
         }

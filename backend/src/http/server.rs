@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use av_service::progress::{self, Progress};
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use super::App;
@@ -97,7 +98,8 @@ pub struct Server {
 
 impl Server {
     /// Answers requests with so many worker threads until `stop` is set.
-    /// `ended` is told when the server cannot go on.
+    /// `ended` is told when the server cannot go on, and `progress` shows
+    /// whether it does.
     ///
     /// # Errors
     /// [`ListenError::Start`].
@@ -107,6 +109,7 @@ impl Server {
         workers: usize,
         stop: &Arc<Stop>,
         ended: &Ended,
+        progress: &Progress,
     ) -> Result<Self, ListenError> {
         let address = listener.address;
         let server = tiny_http::Server::from_listener(listener.socket, None)
@@ -117,6 +120,7 @@ impl Server {
             "http-nudge",
             move || nudged.note_panic(),
             stop.clone(),
+            progress,
             move || nudge(reachable(address), &nudge_stop),
         )
         .map_err(|error| ListenError::Start(error.to_string()))?;
@@ -129,6 +133,7 @@ impl Server {
                     &format!("http-{number}"),
                     move || panicked.note_panic(),
                     stop.clone(),
+                    progress,
                     move || work(&server, &app, &stop, &ended),
                 )
             })
@@ -178,7 +183,10 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
 
 fn work(server: &tiny_http::Server, app: &App, stop: &Stop, ended: &Ended) {
     while !stop.is_set() {
-        match server.recv() {
+        progress::waits();
+        let received = server.recv();
+        progress::moves();
+        match received {
             Ok(request) => {
                 if let Err(TooManyStuck) = app.serve(request) {
                     ended.because(

@@ -1,0 +1,97 @@
+#!/bin/bash
+# Builds the Debian packages: av-agent for one or more architectures, and
+# av-backend for this machine's.
+#
+#   scripts/build-deb.sh                      av-agent and av-backend, amd64
+#   scripts/build-deb.sh --arm                and av-agent for arm64 and armhf
+#   scripts/build-deb.sh --version 1.2.3~rc1  with another version than Cargo's
+#
+# They are put into target/debian, or under CARGO_TARGET_DIR. dpkg-deb makes
+# them, and not cargo-deb: a package is a folder of files that stand in
+# systemd/, and the programs come from three builds with two compilers.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=scripts/lib.sh
+. "$root/scripts/lib.sh"
+
+arm=no
+version=
+while [ $# -gt 0 ]; do
+    case $1 in
+    --help | -h)
+        sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0"
+        exit 0
+        ;;
+    --arm) arm=yes ;;
+    --version)
+        shift
+        version=${1-}
+        ;;
+    *) die "build-deb.sh: there is no option $1" ;;
+    esac
+    shift
+done
+command -v dpkg-deb >/dev/null || die "There is no dpkg-deb: packages are built on Debian."
+need_cargo
+cd "$root"
+target=$(realpath -m "${CARGO_TARGET_DIR:-$root/target}")
+[ -n "$version" ] || version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+mkdir -p "$target/debian"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+# The newest glibc symbol of a program is the glibc that it needs.
+needs_glibc() { grep -ao 'GLIBC_2[.][0-9]*' "$1" | sort -uV | tail -n 1 | sed 's/GLIBC_//'; }
+
+# package NAME ARCHITECTURE PROGRAM DOCUMENT
+package() {
+    local name=$1 architecture=$2 program=$3 document=$4 into=$work/$1_$2
+    local what="$root/systemd"
+    mkdir -p "$into/DEBIAN"
+    install -Dm755 "$program" "$into/usr/bin/$name"
+    install -Dm755 "$what/backoff.sh" "$into/usr/lib/av-monitoring/$name-backoff"
+    install -Dm644 "$what/$name.service" "$into/lib/systemd/system/$name.service"
+    [ "$name" != av-backend ] || install -Dm644 "$what/$name@.service" "$into/lib/systemd/system/$name@.service"
+    install -Dm644 "$what/$name.sysusers.conf" "$into/usr/lib/sysusers.d/$name.conf"
+    install -Dm644 "$what/$name.tmpfiles.conf" "$into/usr/lib/tmpfiles.d/$name.conf"
+    install -Dm644 "$root/docs/$document" "$into/usr/share/doc/$name/$document"
+    install -Dm640 "$what/${name#av-}.env" "$into/etc/av-monitoring/${name#av-}.env"
+    echo "/etc/av-monitoring/${name#av-}.env" >"$into/DEBIAN/conffiles"
+    local script
+    for script in postinst prerm postrm; do
+        sed "s/@NAME@/$name/g; s/@PART@/${name#av-}/g" "$what/deb/$script" >"$into/DEBIAN/$script"
+        chmod 755 "$into/DEBIAN/$script"
+    done
+    cat >"$into/DEBIAN/control" <<CONTROL
+Package: $name
+Version: $version
+Architecture: $architecture
+Maintainer: AV monitoring <root@localhost>
+Section: net
+Priority: optional
+Depends: libc6 (>= $(needs_glibc "$program")), libgcc-s1, ca-certificates, systemd | systemd-standalone-sysusers
+Installed-Size: $(du -sk --exclude=DEBIAN "$into" | cut -f 1)
+Description: $(sed -n 's/^description = "\(.*\)"/\1/p' "$root/${name#av-}/Cargo.toml")
+ Part of the monitoring of audio-visual equipment.
+CONTROL
+    # Nothing of the builder's: files belong to root, and have one date.
+    SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || date +%s) \
+        dpkg-deb --root-owner-group --build "$into" "$target/debian/${name}_${version}_$architecture.deb" >/dev/null
+    say "$target/debian/${name}_${version}_$architecture.deb: $(stat -c %s "$target/debian/${name}_${version}_$architecture.deb") bytes"
+}
+
+here=$(dpkg --print-architecture)
+# The test of the packages is content with a quick build: AV_DEB_PROFILE=dev.
+profile=${AV_DEB_PROFILE:-release}
+cargo build --profile "$profile" --locked -p av-agent -p av-backend
+programs=$target/release
+[ "$profile" = release ] || programs=$target/debug
+package av-agent "$here" "$programs/av-agent" technician.md
+package av-backend "$here" "$programs/av-backend" administration.md
+if [ "$arm" = yes ]; then
+    scripts/build-arm.sh
+    for architecture in arm64 armhf; do
+        package av-agent "$architecture" "$target/arm/$(arm_triple "$architecture")/release/av-agent" technician.md
+    done
+fi

@@ -1,0 +1,9 @@
+//! What both programs owe the system that runs them: they say when they are
+//! ready, feed its watchdog while every thread gets on with its work, and give
+//! the journal a priority with each line.
+
+pub mod journal;
+pub mod progress;
+mod watchdog;
+
+pub use watchdog::Watchdog;
