@@ -70,7 +70,6 @@ impl Progress {
     /// Watches the calling thread until the answer is dropped. Threads with
     /// the same `group` do the same work, and one is enough to get on with it:
     /// a client that reads too slowly holds a thread, and nothing else.
-    #[must_use]
     pub fn watch(&self, group: &str) -> Watched {
         let pulse = Arc::new(Pulse {
             group: group.to_owned(),
