@@ -2,7 +2,11 @@
 //! thread gets on with its work, priorities in the journal. The test is the
 //! service manager: it has the socket.
 
-#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails where it stands"
+)]
 
 use std::fs;
 use std::io::{ErrorKind, Write as _};
