@@ -189,7 +189,9 @@ get_rust_target() {
     local -a other=(-q -o "APT::Architecture=$arch" -o "APT::Architectures=$arch"
         -o "Dir::State::Lists=$lists/lists" -o "Dir::State::status=$lists/status"
         -o "Dir::Cache=$lists/cache" -o APT::Sandbox::User=root -o Acquire::Languages=none)
-    apt-get update "${other[@]}" >/dev/null || die "The package lists of $arch cannot be had."
+    # A mirror in the middle of an update spoils one list of several, and not
+    # always the one that is wanted.
+    apt-get update "${other[@]}" >/dev/null || complain "Not every package list of $arch was had."
     (cd "$lists/debs" && apt-get download "${other[@]}" "$std-dev=$build" >/dev/null) || die "$std-dev $build for $arch cannot be had."
     for library in "$lists"/debs/*.deb; do
         dpkg -x "$library" "$lists/unpacked"
