@@ -9,6 +9,8 @@
 #                              removed and purged in a folder; takes root
 #   ./test.sh --schemathesis   and the API against its own description; takes
 #                              schemathesis from PyPI, and some minutes
+#   ./test.sh --upgrade        and agents and backends of the newest tag with
+#                              those of this tree; builds them first
 #   ./test.sh --no-install     complains about missing packages instead of
 #                              installing them
 #   ./test.sh --no-web         without the browser tests of the web interface
@@ -31,6 +33,7 @@ msrv=no
 arm=no
 deb=no
 schemathesis=no
+upgrade=no
 install=yes
 web=yes
 test_arguments=(--workspace)
@@ -40,6 +43,7 @@ while [ $# -gt 0 ]; do
     --arm) arm=yes ;;
     --deb) deb=yes ;;
     --schemathesis) schemathesis=yes ;;
+    --upgrade) upgrade=yes ;;
     --no-install) install=no ;;
     --no-web) web=no ;;
     --help | -h)
@@ -80,8 +84,9 @@ step() {
 log=$(mktemp)
 web_log=$(mktemp)
 arm_log=$(mktemp)
+upgrade_log=$(mktemp)
 shots=$(mktemp -d)
-trap 'rm -rf "$log" "$web_log" "$arm_log" "$shots"' EXIT
+trap 'rm -rf "$log" "$web_log" "$arm_log" "$upgrade_log" "$shots"' EXIT
 
 # Every binary is run even when one fails. Cargo's exit code counts, not tee's.
 tests() { cargo test --locked --no-fail-fast "${test_arguments[@]}" </dev/null 2>&1 | tee "$log"; }
@@ -97,6 +102,8 @@ arm_tests() {
     [ "$install" = yes ] || options+=(--no-install)
     scripts/test-arm.sh "${options[@]}" </dev/null 2>&1 | tee "$arm_log"
 }
+
+upgrade_tests() { scripts/test-upgrade.sh </dev/null 2>&1 | tee "$upgrade_log"; }
 
 shell_scripts() {
     shellcheck -x test.sh demo.sh .ci/run scripts/*.sh systemd/*.sh proto-tests/*.sh proto-tests/web/run.sh
@@ -122,13 +129,16 @@ fi
 if [ "$schemathesis" = yes ]; then
     step 'schemathesis' proto-tests/schemathesis.sh
 fi
+if [ "$upgrade" = yes ]; then
+    step 'upgrade' upgrade_tests
+fi
 
 read -r passed failures < <(awk '
     # test result: ok. 3 passed; 0 failed; 0 ignored; ...
     $1 == "test" && $2 == "result:" { passed += $4; failed += $6 }
     # web: 30 passed, 0 failed
-    $1 == "web:" && $3 == "passed," { passed += $2; failed += $4 }
-    END { print passed + 0, failed + 0 }' "$log" "$web_log" "$arm_log")
+    ($1 == "web:" || $1 == "upgrade:") && $3 == "passed," { passed += $2; failed += $4 }
+    END { print passed + 0, failed + 0 }' "$log" "$web_log" "$arm_log" "$upgrade_log")
 if [ ${#failed[@]} -gt 0 ]; then
     printf -v list '%s, ' "${failed[@]}"
     say "✗ failed: ${list%, }"

@@ -12,9 +12,11 @@ use av_proto::hash::hash_document;
 use av_proto::schedule::zone;
 use av_proto::text::one_line;
 use clap::{Args, Parser, Subcommand};
+use jiff::Timestamp;
 
 use self::chosen::PasswordSource;
 use crate::admin::{self, Settings, password};
+use crate::backup;
 use crate::check;
 use crate::notify::{self, Mail};
 use crate::serve::serve;
@@ -62,6 +64,23 @@ enum Command {
     },
     /// Brings the database's schema up to date
     Migrate {
+        #[command(flatten)]
+        database: Database,
+    },
+    /// Writes a backup of the database, and beside it FILE.manifest.json, which says what it holds
+    Backup {
+        /// The dump, in pg_dump's custom format; it must not be there yet
+        file: PathBuf,
+        #[command(flatten)]
+        database: Database,
+    },
+    /// Puts a backup back, and checks that everything of its manifest is there
+    Restore {
+        /// The dump, with FILE.manifest.json beside it
+        file: PathBuf,
+        /// Remove what the database holds; it does so in the transaction that puts the backup back
+        #[arg(long)]
+        force: bool,
         #[command(flatten)]
         database: Database,
     },
@@ -313,6 +332,15 @@ fn execute(command: Command) -> Result<ExitCode, Failure> {
             .map_err(Failure::new)?;
         }
         Command::Migrate { database } => migrate(database)?,
+        Command::Backup { file, database } => print(
+            &backup::backup(&database.connector()?, &file, Timestamp::now())
+                .map_err(Failure::new)?,
+        )?,
+        Command::Restore {
+            file,
+            force,
+            database,
+        } => print(&backup::restore(&database.connector()?, &file, force).map_err(Failure::new)?)?,
         Command::Site(SiteCommand::Add {
             name,
             timezone,

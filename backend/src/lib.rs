@@ -5,6 +5,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`cli`] | the command line |
+//! | [`backup`] | `backup` and `restore`, around PostgreSQL's own programs |
 //! | [`check`] | `check-config`: what is wrong with a configuration |
 //! | [`serve`] | the threads of the server, wired together |
 //! | [`admin`] | the administrator's API and pages, and who gets in |
@@ -19,6 +20,7 @@
 
 pub mod admin;
 mod answer;
+pub mod backup;
 mod causes;
 pub mod check;
 pub mod cli;

@@ -95,12 +95,7 @@ impl Authority {
     /// When the certificate cannot be made.
     #[must_use]
     pub fn server(&self, names: &[&str]) -> Arc<ServerConfig> {
-        let key = KeyPair::generate().expect("a key");
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let certificate = CertificateParams::new(names)
-            .expect("names for a certificate")
-            .signed_by(&key, &self.certificate, &self.key)
-            .expect("a certificate");
+        let (certificate, key) = self.certify(names);
         let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
         let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
@@ -109,6 +104,26 @@ impl Authority {
             .with_single_cert(vec![certificate.der().clone()], key)
             .expect("a key that fits its certificate");
         Arc::new(config)
+    }
+
+    /// The same as PEM: the certificate, and its key.
+    ///
+    /// # Panics
+    /// When the certificate cannot be made.
+    #[must_use]
+    pub fn server_pem(&self, names: &[&str]) -> (String, String) {
+        let (certificate, key) = self.certify(names);
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    fn certify(&self, names: &[&str]) -> (Certificate, KeyPair) {
+        let key = KeyPair::generate().expect("a key");
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let certificate = CertificateParams::new(names)
+            .expect("names for a certificate")
+            .signed_by(&key, &self.certificate, &self.key)
+            .expect("a certificate");
+        (certificate, key)
     }
 }
 

@@ -52,6 +52,99 @@ impl Cluster {
     /// When there is no PostgreSQL on this machine or it does not start.
     #[must_use]
     pub fn start() -> Self {
+        Self::start_with(|_| String::new())
+    }
+
+    /// The same with lines for its `postgresql.conf`, which are given its
+    /// data folder, in which they may put files.
+    ///
+    /// # Panics
+    /// As [`Cluster::start`].
+    #[must_use]
+    pub fn start_with(settings: impl FnOnce(&Path) -> String) -> Self {
+        let cluster = Self::unmade();
+        let output = cluster
+            .command("initdb")
+            .args(["--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C"])
+            .args(["--username", USER, "-D"])
+            .arg(cluster.data())
+            .output()
+            .expect("initdb runs");
+        succeeded("initdb", &output);
+        cluster.append(
+            "listen_addresses = '127.0.0.1'\nfsync = off\nfull_page_writes = off\n\
+             synchronous_commit = off\nmax_connections = 200\nshared_buffers = 32MB\n\
+             max_wal_size = 256MB\nautovacuum = off\n",
+        );
+        let more = settings(&cluster.data());
+        cluster.own_files();
+        cluster.append(&more);
+        cluster.first_start()
+    }
+
+    /// Makes a standby of this cluster, which streams from it under this
+    /// name (`primary_conninfo`), and starts it.
+    ///
+    /// # Panics
+    /// When it cannot be made or does not start.
+    #[must_use]
+    pub fn standby(&self, name: &str) -> Self {
+        let standby = Self::unmade();
+        let from = format!(
+            "host=127.0.0.1 port={} user={USER} application_name={name}",
+            self.port
+        );
+        let output = standby
+            .command("pg_basebackup")
+            .args(["--no-sync", "--checkpoint=fast", "--write-recovery-conf"])
+            .args(["--dbname", &from, "-D"])
+            .arg(standby.data())
+            .output()
+            .expect("pg_basebackup runs");
+        succeeded("pg_basebackup", &output);
+        standby.first_start()
+    }
+
+    /// Makes a standby the primary, as `pg_ctl promote` does.
+    ///
+    /// # Panics
+    /// When it is none, or is not promoted.
+    pub fn promote(&self) {
+        let output = self
+            .command("pg_ctl")
+            .args(["promote", "--wait", "-D"])
+            .arg(self.data())
+            .output()
+            .expect("pg_ctl runs");
+        succeeded("pg_ctl promote", &output);
+    }
+
+    /// Ends every process of the server at once (SIGKILL); its data stays as
+    /// it is, for [`Cluster::start_again`].
+    ///
+    /// # Panics
+    /// When the server does not run.
+    pub fn kill(&self) {
+        assert!(self.signal("KILL"), "the server does not run");
+        self.stop();
+    }
+
+    /// Changes a setting and has the server read it.
+    ///
+    /// # Panics
+    /// When the server refuses it.
+    pub fn set(&self, setting: &str, value: &str) {
+        let mut client = self.connect("postgres");
+        client
+            .batch_execute(&format!("ALTER SYSTEM SET {setting} = '{value}'"))
+            .expect("ALTER SYSTEM");
+        client
+            .batch_execute("SELECT pg_reload_conf()")
+            .expect("pg_reload_conf");
+    }
+
+    /// A cluster in a folder of its own, with nothing in it.
+    fn unmade() -> Self {
         let bin = bin_dir();
         let dir = tempfile::Builder::new()
             .prefix("av-pg-")
@@ -62,46 +155,46 @@ impl Cluster {
         if let Some((uid, gid)) = run_as {
             chown(&dir, Some(uid), Some(gid)).expect("chown of the temporary directory");
         }
-        let mut cluster = Self {
+        Self {
             bin,
             dir,
             run_as,
             port: 0,
             watcher: Mutex::new(None),
-        };
-        let output = cluster
-            .command("initdb")
-            .args(["--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C"])
-            .args(["--username", USER, "-D"])
-            .arg(cluster.data())
-            .output()
-            .expect("initdb runs");
-        assert!(
-            output.status.success(),
-            "initdb failed: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        let mut config = File::options()
-            .append(true)
-            .open(cluster.data().join("postgresql.conf"))
-            .expect("postgresql.conf");
-        config
-            .write_all(
-                b"listen_addresses = '127.0.0.1'\nfsync = off\nfull_page_writes = off\n\
-                  synchronous_commit = off\nmax_connections = 200\nshared_buffers = 32MB\n\
-                  max_wal_size = 256MB\nautovacuum = off\n",
-            )
-            .expect("postgresql.conf is written");
+        }
+    }
+
+    /// Starts it on a port that is free.
+    fn first_start(mut self) -> Self {
         // Another process may take the free port first.
         for attempt in 0.. {
-            cluster.port = free_port();
-            match cluster.try_start() {
+            self.port = free_port();
+            match self.try_start() {
                 Ok(()) => break,
                 Err(log) if attempt < 4 && log.contains("could not bind") => {}
                 Err(log) => panic!("PostgreSQL did not start:\n{log}"),
             }
         }
-        cluster
+        self
+    }
+
+    fn append(&self, settings: &str) {
+        File::options()
+            .append(true)
+            .open(self.data().join("postgresql.conf"))
+            .and_then(|mut file| file.write_all(settings.as_bytes()))
+            .expect("postgresql.conf is written");
+    }
+
+    /// Gives what stands in its data folder to who runs the server.
+    fn own_files(&self) {
+        let Some((uid, gid)) = self.run_as else {
+            return;
+        };
+        for entry in std::fs::read_dir(self.data()).expect("the data folder") {
+            let path = entry.expect("an entry of the data folder").path();
+            chown(&path, Some(uid), Some(gid)).expect("chown of a file of the cluster");
+        }
     }
 
     /// Stops the server as `systemctl stop` does; its data stays.
@@ -244,8 +337,18 @@ impl Cluster {
         runs
     }
 
+    /// One of PostgreSQL's programs: beside the server, or the one on PATH.
+    fn program(&self, name: &str) -> PathBuf {
+        let beside = self.bin.join(name);
+        if beside.is_file() {
+            beside
+        } else {
+            PathBuf::from(name)
+        }
+    }
+
     fn command(&self, program: &str) -> Command {
-        self.as_user(Command::new(self.bin.join(program)))
+        self.as_user(Command::new(self.program(program)))
     }
 
     fn as_user(&self, mut command: Command) -> Command {
@@ -328,14 +431,7 @@ impl Database<'_> {
     /// When `psql` cannot be run.
     #[must_use]
     pub fn psql_file(&self, file: &Path) -> Output {
-        // Beside the server, or the one on PATH.
-        let beside = self.cluster.bin.join("psql");
-        let psql = if beside.is_file() {
-            beside
-        } else {
-            PathBuf::from("psql")
-        };
-        Command::new(psql)
+        Command::new(self.cluster.program("psql"))
             .args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d"])
             .arg(self.url())
             .arg("-f")
@@ -360,6 +456,15 @@ impl Database<'_> {
             .expect("pg_terminate_backend")
             .len()
     }
+}
+
+#[track_caller]
+fn succeeded(what: &str, output: &Output) {
+    assert!(
+        output.status.success(),
+        "{what} failed: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 fn kill(signal: &str, process: &str) -> bool {

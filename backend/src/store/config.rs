@@ -1,5 +1,6 @@
 //! A site's configuration in one snapshot.
 
+use postgres::Row;
 use postgres::types::Type;
 
 use super::sites::TokenDigest;
@@ -61,6 +62,51 @@ pub struct DeviceRow {
     pub expectations: Option<String>,
 }
 
+/// What [`snapshot_of`] reads; `WHERE` picks one site, sorted by
+/// `d.ip COLLATE "C"`.
+pub(super) const SNAPSHOT: &str = "
+SELECT s.id, s.config_revision, s.name, s.timezone, s.doubt_after_days,
+       s.ok_interval_s, s.ko_interval_s, s.config_version,
+       d.ip, d.name, d.building, d.floor, d.room, d.device_type, d.driver,
+       nullif(d.driver_config, 'null')::text,
+       nullif(d.expectations, 'null')::text
+  FROM sites s LEFT JOIN devices d ON d.site_id = s.id";
+
+/// One site's configuration out of the rows of [`SNAPSHOT`]; `None` where
+/// there is no such site.
+pub(super) fn snapshot_of(rows: &[Row]) -> Option<SiteSnapshot> {
+    let first = rows.first()?;
+    let mut snapshot = SiteSnapshot {
+        revision: Revision {
+            site_id: first.get(0),
+            number: first.get(1),
+        },
+        name: first.get(2),
+        timezone: first.get(3),
+        doubt_after_days: first.get(4),
+        ok_interval_s: first.get(5),
+        ko_interval_s: first.get(6),
+        stored_version: first.get(7),
+        devices: Vec::with_capacity(rows.len()),
+    };
+    for row in rows {
+        // A site without devices has one row without a device.
+        let Some(ip) = row.get(8) else { break };
+        snapshot.devices.push(DeviceRow {
+            ip,
+            name: row.get(9),
+            building: row.get(10),
+            floor: row.get(11),
+            room: row.get(12),
+            device_type: row.get(13),
+            driver: row.get(14),
+            driver_config: row.get(15),
+            expectations: row.get(16),
+        });
+    }
+    Some(snapshot)
+}
+
 impl Store {
     /// The revision of the configuration of the site that this token opens,
     /// and how the token stands.
@@ -99,48 +145,12 @@ impl Store {
     pub fn config_snapshot(&self, token: &TokenDigest) -> Result<Option<SiteSnapshot>, StoreError> {
         self.run(|client| {
             let rows = client.query_typed(
-                "SELECT s.id, s.config_revision, s.name, s.timezone, s.doubt_after_days,
-                        s.ok_interval_s, s.ko_interval_s, s.config_version,
-                        d.ip, d.name, d.building, d.floor, d.room, d.device_type, d.driver,
-                        nullif(d.driver_config, 'null')::text,
-                        nullif(d.expectations, 'null')::text
-                   FROM sites s LEFT JOIN devices d ON d.site_id = s.id
-                  WHERE s.id = av_site_of_token($1)
-                  ORDER BY d.ip COLLATE \"C\"",
+                &format!(
+                    "{SNAPSHOT} WHERE s.id = av_site_of_token($1) ORDER BY d.ip COLLATE \"C\""
+                ),
                 &[(&token.as_str(), Type::TEXT)],
             )?;
-            let Some(first) = rows.first() else {
-                return Ok(None);
-            };
-            let mut snapshot = SiteSnapshot {
-                revision: Revision {
-                    site_id: first.get(0),
-                    number: first.get(1),
-                },
-                name: first.get(2),
-                timezone: first.get(3),
-                doubt_after_days: first.get(4),
-                ok_interval_s: first.get(5),
-                ko_interval_s: first.get(6),
-                stored_version: first.get(7),
-                devices: Vec::with_capacity(rows.len()),
-            };
-            for row in &rows {
-                // A site without devices has one row without a device.
-                let Some(ip) = row.get(8) else { break };
-                snapshot.devices.push(DeviceRow {
-                    ip,
-                    name: row.get(9),
-                    building: row.get(10),
-                    floor: row.get(11),
-                    room: row.get(12),
-                    device_type: row.get(13),
-                    driver: row.get(14),
-                    driver_config: row.get(15),
-                    expectations: row.get(16),
-                });
-            }
-            Ok(Some(snapshot))
+            Ok(snapshot_of(&rows))
         })
     }
 

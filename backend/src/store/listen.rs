@@ -5,7 +5,7 @@ use std::time::Duration;
 use postgres::Client;
 use postgres::fallible_iterator::FallibleIterator as _;
 
-use super::connector::Purpose;
+use super::connector::{Connection, Connector, Purpose};
 use super::pool::bury;
 use super::{Store, StoreError};
 
@@ -23,7 +23,8 @@ pub enum Changed {
 
 /// A connection on which PostgreSQL says whose configuration changed.
 pub struct Listener {
-    client: Option<Client>,
+    connector: Connector,
+    connection: Option<Connection>,
 }
 
 impl Store {
@@ -32,10 +33,11 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`] when there is no database.
     pub fn listen(&self) -> Result<Listener, StoreError> {
-        let mut client = self.connector.connect(Purpose::Listen)?;
-        client.batch_execute("LISTEN av_config")?;
+        let mut connection = self.connector.connect(Purpose::Listen)?;
+        connection.client.batch_execute("LISTEN av_config")?;
         Ok(Listener {
-            client: Some(client),
+            connector: self.connector.clone(),
+            connection: Some(connection),
         })
     }
 }
@@ -47,7 +49,8 @@ impl Listener {
     /// before this call.
     ///
     /// # Errors
-    /// When the connection is dead or gives no answer within two seconds.
+    /// When the connection is dead, gives no answer within two seconds, or
+    /// leads to a server that another one was promoted to follow.
     pub fn round_trip(&mut self) -> Result<Vec<Changed>, StoreError> {
         let client = self.client()?;
         client.is_valid(ROUND_TRIP_LIMIT)?;
@@ -80,16 +83,23 @@ impl Listener {
     }
 
     fn client(&mut self) -> Result<&mut Client, StoreError> {
-        self.client
+        let connection = self
+            .connection
             .as_mut()
-            .ok_or_else(|| StoreError::Unavailable("the connection is gone".to_owned()))
+            .ok_or_else(|| StoreError::Unavailable("the connection is gone".to_owned()))?;
+        if !self.connector.is_current(connection) {
+            return Err(StoreError::Unavailable(
+                "another server was promoted".to_owned(),
+            ));
+        }
+        Ok(&mut connection.client)
     }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Some(client) = self.client.take() {
-            bury(client);
+        if let Some(connection) = self.connection.take() {
+            bury(connection.client);
         }
     }
 }

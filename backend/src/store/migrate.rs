@@ -79,7 +79,7 @@ impl Store {
     /// When the database is not there, is older than PostgreSQL 14, or a file
     /// fails: then that file's changes are undone and the ones before it stay.
     pub fn migrate(&self) -> Result<Vec<&'static str>, StoreError> {
-        let mut client = self.connector.connect(Purpose::Migrate)?;
+        let mut client = self.connector.connect(Purpose::Migrate)?.client;
         let server: i32 = client
             .query_one("SELECT current_setting('server_version_num')::int", &[])?
             .get(0);

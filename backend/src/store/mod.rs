@@ -2,12 +2,15 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | `connector` | how a connection is made |
+//! | `connector` | how a connection is made, and to which of several hosts |
+//! | `place` | a connection string, taken apart |
+//! | `tls` | what TLS to PostgreSQL has to prove |
 //! | `pool` | connections that are shared, and a database that is down |
 //! | [`actor`] | who changes something |
 //! | [`sessions`] | who gets in: sessions, API tokens, set-up links, log-in attempts |
 //! | [`users`] | users and their roles |
 //! | [`audit`] | what users did |
+//! | [`backup`] | what a backup is held against |
 //! | [`migrate`] | the schema brought up to date |
 //! | [`sites`] | sites, tokens, their agents |
 //! | [`config`] | a site's configuration in one snapshot |
@@ -29,6 +32,7 @@
 pub mod actor;
 pub mod alerts;
 pub mod audit;
+pub mod backup;
 pub mod channels;
 pub mod config;
 mod connector;
@@ -41,12 +45,14 @@ pub mod inventory;
 pub mod listen;
 pub mod migrate;
 pub mod pages;
+mod place;
 mod pool;
 pub mod reports;
 pub mod sessions;
 pub mod sites;
 pub mod suggestions;
 mod time;
+mod tls;
 pub mod tokens;
 pub mod transfer;
 pub mod users;

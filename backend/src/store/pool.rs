@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::bounded;
 use postgres::Client;
 
-use super::connector::{Connector, Purpose};
-use super::error::{StoreError, describe, is_connection_loss};
+use super::connector::{ConnectError, Connection, Connector, Purpose};
+use super::error::{StoreError, is_connection_loss};
 
 /// How long a database that is down is left alone between two tries.
 const RETRY_EVERY: Duration = Duration::from_millis(300);
@@ -38,7 +38,7 @@ struct Shared {
 }
 
 struct State {
-    idle: Vec<Client>,
+    idle: Vec<Connection>,
     /// Connections that exist or are being made.
     total: usize,
     /// Threads that are making one.
@@ -55,7 +55,7 @@ struct Down {
 /// A connection taken from the pool; it goes back when it is dropped.
 pub(super) struct Pooled<'a> {
     pool: &'a Shared,
-    client: Option<Client>,
+    connection: Option<Connection>,
     /// It was used before, so that its other end may be gone.
     pub(super) reused: bool,
 }
@@ -73,6 +73,10 @@ pub(super) fn bury(client: Client) {
     if let Err(error) = spawned {
         log::warn!("no thread for a connection that hangs: {error}");
     }
+}
+
+fn bury_connection(connection: Connection) {
+    bury(connection.client);
 }
 
 impl Pool {
@@ -94,13 +98,19 @@ impl Pool {
     pub(super) fn take(&self, fresh: bool) -> Result<Pooled<'_>, StoreError> {
         let deadline = Instant::now() + CHECKOUT_LIMIT;
         loop {
-            let Some(mut client) = self.0.next(fresh, deadline)? else {
+            let Some(mut connection) = self.0.next(fresh, deadline)? else {
                 return Ok(self.0.pooled(self.connect()?, false));
             };
-            let Err(error) = client.is_valid(TRY_LIMIT) else {
-                return Ok(self.0.pooled(client, true));
+            if !self.0.connector.is_current(&connection) {
+                // Another host was promoted since.
+                bury(connection.client);
+                self.0.lost();
+                continue;
+            }
+            let Err(error) = connection.client.is_valid(TRY_LIMIT) else {
+                return Ok(self.0.pooled(connection, true));
             };
-            bury(client);
+            bury(connection.client);
             self.0.lost();
             // A connection that was closed says nothing of the database, which
             // may have restarted; one that gives no answer says that it hangs.
@@ -121,7 +131,7 @@ impl Pool {
     /// Makes a connection on a thread of its own. Where that takes too long,
     /// the caller is told that the database is down, and the thread goes on:
     /// nobody else tries before it has an outcome.
-    fn connect(&self) -> Result<Client, StoreError> {
+    fn connect(&self) -> Result<Connection, StoreError> {
         let shared = self.0.clone();
         let (sender, receiver) = bounded(0);
         let spawned = std::thread::Builder::new()
@@ -131,8 +141,8 @@ impl Pool {
                 shared.connected(outcome.as_ref().err());
                 // The caller may have given up: then it is anybody's.
                 if let Err(unsent) = sender.send(outcome) {
-                    if let Ok(client) = unsent.into_inner() {
-                        shared.give_back(client);
+                    if let Ok(connection) = unsent.into_inner() {
+                        shared.give_back(connection);
                         shared.mark_up();
                     }
                 }
@@ -145,7 +155,7 @@ impl Pool {
             return Err(StoreError::Unavailable(why));
         }
         match receiver.recv_timeout(CONNECT_LIMIT) {
-            Ok(outcome) => outcome.map_err(|error| StoreError::Unavailable(describe(&error))),
+            Ok(outcome) => outcome.map_err(|error| StoreError::Unavailable(error.to_string())),
             Err(_) => {
                 let why = "it does not answer".to_owned();
                 self.0.mark_down(why.clone());
@@ -157,7 +167,7 @@ impl Pool {
 
 impl Shared {
     /// An idle connection, or the right to make one.
-    fn next(&self, fresh: bool, deadline: Instant) -> Result<Option<Client>, StoreError> {
+    fn next(&self, fresh: bool, deadline: Instant) -> Result<Option<Connection>, StoreError> {
         let mut state = self.lock();
         loop {
             if let Some(down) = &state.down {
@@ -171,7 +181,7 @@ impl Shared {
             if fresh {
                 // What lies idle is as old as the connection that just failed.
                 state.total -= state.idle.len();
-                state.idle.drain(..).for_each(bury);
+                state.idle.drain(..).for_each(bury_connection);
             } else if let Some(idle) = state.idle.pop() {
                 return Ok(Some(idle));
             }
@@ -195,16 +205,16 @@ impl Shared {
         }
     }
 
-    fn pooled(&self, client: Client, reused: bool) -> Pooled<'_> {
+    fn pooled(&self, connection: Connection, reused: bool) -> Pooled<'_> {
         Pooled {
             pool: self,
-            client: Some(client),
+            connection: Some(connection),
             reused,
         }
     }
 
-    fn give_back(&self, client: Client) {
-        self.lock().idle.push(client);
+    fn give_back(&self, connection: Connection) {
+        self.lock().idle.push(connection);
         self.freed.notify_one();
     }
 
@@ -216,13 +226,13 @@ impl Shared {
     }
 
     /// Notes that a thread that was connecting has an outcome.
-    fn connected(&self, error: Option<&postgres::Error>) {
+    fn connected(&self, error: Option<&ConnectError>) {
         self.lock().connecting -= 1;
         match error {
             None => self.mark_up(),
             Some(error) => {
                 self.lost();
-                self.mark_down(describe(error));
+                self.mark_down(error.to_string());
             }
         }
     }
@@ -239,7 +249,7 @@ impl Shared {
             retry_at: Instant::now() + RETRY_EVERY,
         });
         drop(state);
-        idle.into_iter().for_each(bury);
+        idle.into_iter().for_each(bury_connection);
         self.freed.notify_all();
     }
 
@@ -258,19 +268,19 @@ impl Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        state.idle.drain(..).for_each(bury);
+        state.idle.drain(..).for_each(bury_connection);
     }
 }
 
 impl Pooled<'_> {
     pub(super) fn client(&mut self) -> Option<&mut Client> {
-        self.client.as_mut()
+        self.connection.as_mut().map(|held| &mut held.client)
     }
 
     /// Throws the connection away instead of giving it back.
     pub(super) fn discard(mut self) {
-        if let Some(client) = self.client.take() {
-            bury(client);
+        if let Some(connection) = self.connection.take() {
+            bury(connection.client);
             self.pool.lost();
         }
     }
@@ -278,15 +288,15 @@ impl Pooled<'_> {
 
 impl Drop for Pooled<'_> {
     fn drop(&mut self) {
-        let Some(client) = self.client.take() else {
+        let Some(connection) = self.connection.take() else {
             return;
         };
         // After a panic the connection may be in the middle of anything.
-        if client.is_closed() || std::thread::panicking() {
-            bury(client);
+        if connection.client.is_closed() || std::thread::panicking() {
+            bury(connection.client);
             self.pool.lost();
             return;
         }
-        self.pool.give_back(client);
+        self.pool.give_back(connection);
     }
 }

@@ -72,7 +72,7 @@ pub enum Outcome {
         /// The addresses that it told of and that are not configured.
         unknown: usize,
     },
-    /// It had been taken before; nothing was written.
+    /// It had been taken before; nothing of it was written again.
     Repetition,
 }
 
@@ -171,10 +171,7 @@ impl Store {
         self.run(|client| {
             let mut transaction = client.transaction()?;
             let outcome = take(&mut transaction, arrival)?;
-            match outcome {
-                Outcome::Taken { .. } => transaction.commit()?,
-                Outcome::Repetition => transaction.rollback()?,
-            }
+            transaction.commit()?;
             Ok(outcome)
         })
     }
@@ -202,6 +199,15 @@ fn take(
             ],
         )?;
         if advanced == 0 {
+            // The first one's commit may stand on this server alone, where its
+            // standby was away and it was restarted since: with synchronous
+            // replication this commit, and with it the answer, waits until
+            // the standby has both.
+            transaction.execute(
+                "UPDATE report_cursors SET last_received_at = greatest(last_received_at, $3)
+                  WHERE site_id = $1 AND stream = $2",
+                &[&arrival.site_id, &id.stream, &to_sql(arrival.received_at)],
+            )?;
             return Ok(Outcome::Repetition);
         }
     }

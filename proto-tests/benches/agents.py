@@ -1,0 +1,144 @@
+#!/usr/bin/env python3
+"""10,000 agents against one backend on a private PostgreSQL: what polls and
+reports cost. Prints the figures of docs/sizing.md as JSON.
+
+    cargo build --release --locked -p av-backend
+    cargo build --release --locked -p av-proto-tests --bin agents-sim
+    python3 proto-tests/benches/agents.py target/release/av-backend \\
+            target/release/agents-sim [--agents 10000] [--devices 10] \\
+            [--poll-s 300] [--report-s 300] [--seconds 120]
+
+CPU seconds are what /proc says of the backend and of every process of
+PostgreSQL: unlike latencies they hardly change where the machine is busy.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+sys.dont_write_bytecode = True
+from upgrade import Backend, Postgres  # noqa: E402
+
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def stat(pid):
+    """The parent, the CPU seconds with those of children that have ended."""
+    text = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return int(text[1]), sum(map(int, text[11:15])) / TICKS
+
+
+def cpu_of_family(root):
+    total = 0.0
+    for entry in pathlib.Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                parent, seconds = stat(entry.name)
+                if root in (int(entry.name), parent):
+                    total += seconds
+    return total
+
+
+def memory_mib(pid):
+    fields = dict(
+        line.split(":", 1) for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
+    )
+    return round(int(fields["VmHWM"].split()[0]) / 1024, 1)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("backend", type=pathlib.Path)
+    parser.add_argument("simulator", type=pathlib.Path)
+    parser.add_argument("--agents", type=int, default=10_000)
+    parser.add_argument("--devices", type=int, default=10)
+    parser.add_argument("--poll-s", type=float, default=300)
+    parser.add_argument("--report-s", type=float, default=300)
+    parser.add_argument("--seconds", type=float, default=120)
+    parser.add_argument("--threads", type=int, default=16)
+    arguments = parser.parse_args()
+    folder = tempfile.mkdtemp(prefix="av-agents-")
+    with contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, True)
+        postgres = Postgres(stack, folder)
+        # Beside PostgreSQL's defaults only what a server of one purpose has.
+        for setting in ["shared_buffers = '256MB'", "max_wal_size = '1GB'"]:
+            postgres.sql("postgres", f"ALTER SYSTEM SET {setting}")
+        postgres.sql("postgres", "CREATE DATABASE av")
+        programs = pathlib.Path(folder) / "bin"
+        programs.mkdir()
+        (programs / "av-backend").symlink_to(arguments.backend.resolve())
+        os.environ["RUST_LOG"] = "warn"
+        backend = Backend(stack, folder, programs, postgres.url("av"))
+        postgres.sql("av", f"""
+            INSERT INTO sites (name, token)
+            SELECT 'sim ' || n, 'sim-' || n FROM generate_series(0, {arguments.agents - 1}) n;
+            INSERT INTO devices (site_id, name, ip, device_type, driver, driver_config)
+            SELECT s.id, 'Device ' || n, '10.0.' || n / 250 || '.' || n % 250, 'projector',
+                   'pjlink', '{{"pjlink": {{"port": 4352}}}}'
+              FROM sites s, generate_series(0, {arguments.devices - 1}) n;
+            ANALYZE""")
+
+        def now():
+            row = postgres.sql("av", """
+                SELECT xact_commit, tup_inserted + tup_updated + tup_deleted, blks_read, blks_hit,
+                       pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0'),
+                       pg_database_size(current_database())
+                  FROM pg_stat_database WHERE datname = current_database()""")
+            commits, changed, read, hit, wal, size = map(int, row.split("|"))
+            return {
+                "commits": commits, "rows_written": changed, "blocks_read": read,
+                "blocks_hit": hit, "wal_bytes": wal, "database_bytes": size,
+                "backend_cpu_s": stat(backend.process.process.pid)[1],
+                "postgres_cpu_s": cpu_of_family(postgres.process.process.pid),
+            }
+
+        hashes = pathlib.Path(folder) / "hashes"
+        runs = []
+
+        def simulate(name, poll_s, report_s, seconds):
+            # Each run's reports are the next ones: one of a hundred devices
+            # has changed since.
+            first_seq = 1 + 201 * len(runs)
+            runs.append(name)
+            hashes.write_text(postgres.sql("av", """
+                SELECT coalesce(config_version, '-') FROM sites
+                 ORDER BY substr(name, 5)::int""") + "\n")
+            before, began = now(), time.monotonic()
+            done = subprocess.run(
+                [arguments.simulator, "--backend", backend.listen,
+                 "--agents", str(arguments.agents), "--devices", str(arguments.devices),
+                 "--poll-s", str(poll_s), "--report-s", str(report_s),
+                 "--first-seq", str(first_seq), "--hashes", str(hashes),
+                 "--seconds", str(seconds), "--threads", str(arguments.threads)],
+                check=True, capture_output=True, text=True)
+            took = time.monotonic() - began
+            # What PostgreSQL counts it tells a second later at the most.
+            time.sleep(2)
+            after = now()
+            told = {"run": name, **json.loads(done.stdout), "wall_s": round(took, 1)}
+            told["load"] = os.getloadavg()[0]
+            told["cost"] = {key: round(after[key] - before[key], 2) for key in before}
+            told["backend_memory_mib"] = memory_mib(backend.process.process.pid)
+            told["database_mib"] = after["database_bytes"] >> 20
+            print(json.dumps(told), flush=True)
+
+        never = 1e9
+        simulate("first polls and reports", arguments.seconds, arguments.seconds,
+                 arguments.seconds + 5)
+        simulate("polls", arguments.poll_s, never, arguments.seconds)
+        simulate("reports", never, arguments.report_s, arguments.seconds)
+        simulate("both", arguments.poll_s, arguments.report_s, arguments.seconds)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
