@@ -276,7 +276,7 @@ fn a_database_that_is_not_empty_is_left_alone_without_force_and_whole_where_it_f
     };
     av_proto_tests::process::wait_for(
         "the killed backend's connections are gone",
-        || String::new(),
+        String::new,
         || {
             told = run(&other.url(), &["restore", "--force"], &file);
             let waits = String::from_utf8_lossy(&told.stderr).contains("stop every backend");
