@@ -199,6 +199,11 @@ fn what_is_no_answer_is_named() {
             malformed,
         ),
         (
+            "an integer of no bytes in what is no sequence",
+            with(&[tlv(4, &[tlv(6, DESCR), tlv(2, &[])].concat())]),
+            malformed,
+        ),
+        (
             "an identifier of no bytes",
             with(&[variable(&[], tlv(4, b""))]),
             malformed,

@@ -13,8 +13,8 @@ use av_proto::text::one_line;
 use snmp2::{AsnReader, MessageType, asn1, snmp};
 
 use super::ber::{
-    element, integer, is_well_formed, object_identifier, octets, parse_object_identifier, sequence,
-    tlv,
+    element, expect, integer, is_well_formed, object_identifier, octets, parse_object_identifier,
+    sequence, tlv,
 };
 
 /// More variables than any request of ours has answers.
@@ -173,7 +173,8 @@ impl Pdu {
         let mut list = variables(bytes).ok_or(Stray::Malformed)?;
         let mut variables = Vec::new();
         while !list.is_empty() {
-            let (_, pair, rest) = element(list).ok_or(Stray::Malformed)?;
+            // Inside anything else nobody has looked at the numbers.
+            let (pair, rest) = expect(list, asn1::TYPE_SEQUENCE).ok_or(Stray::Malformed)?;
             let (name, value) = variable(pair).ok_or(Stray::Malformed)?;
             variables.push((name, value));
             if variables.len() > VARIABLES_MAX {
@@ -193,15 +194,14 @@ impl Pdu {
 
 /// The list of variables in a message: the last part of its PDU.
 fn variables(message: &[u8]) -> Option<&[u8]> {
-    let (_, content, _) = element(message)?;
-    let (_, _, rest) = element(content)?;
-    let (_, _, rest) = element(rest)?;
+    let (content, _) = expect(message, asn1::TYPE_SEQUENCE)?;
+    let (_, rest) = expect(content, asn1::TYPE_INTEGER)?;
+    let (_, rest) = expect(rest, asn1::TYPE_OCTETSTRING)?;
     let (_, mut pdu, _) = element(rest)?;
     for _ in 0..3 {
-        (_, _, pdu) = element(pdu)?;
+        (_, pdu) = expect(pdu, asn1::TYPE_INTEGER)?;
     }
-    let (tag, list, _) = element(pdu)?;
-    (tag == asn1::TYPE_SEQUENCE).then_some(list)
+    expect(pdu, asn1::TYPE_SEQUENCE).map(|(list, _)| list)
 }
 
 fn variable(pair: &[u8]) -> Option<(Oid, Value)> {
