@@ -71,7 +71,13 @@ impl Scene {
         });
         backend.wait_until_healthy();
         let mut sql = db.connect();
-        add_site(&mut sql, "Paris", TOKEN);
+        let site = add_site(&mut sql, "Paris", TOKEN);
+        // Without a device there is nothing to report.
+        sql.execute(
+            "INSERT INTO devices (site_id, name, ip, driver) VALUES ($1, 'Switch', '127.0.0.1', 'ping')",
+            &[&site],
+        )
+        .unwrap();
         let dir = tempfile::Builder::new()
             .prefix("av-tls-")
             .tempdir()
