@@ -184,6 +184,12 @@ pub fn explain(text: &str) -> Option<&'static str> {
             "the backend's certificate is of an authority that is not trusted here; AV_CA_FILE \
              names one",
         ),
+        // Another authority of the same name.
+        (
+            "badsignature",
+            "the backend's certificate is of an authority that is not trusted here; AV_CA_FILE \
+             names one",
+        ),
         (
             "not valid for name",
             "the backend's certificate is that of another name",
@@ -298,6 +304,7 @@ mod tests {
                 "AV_CLIENT_CERT",
             ),
             ("received fatal alert: UnknownCA", "does not trust"),
+            ("invalid peer certificate: BadSignature", "not trusted here"),
         ] {
             assert!(explain(text).unwrap().contains(said), "{text}");
         }
