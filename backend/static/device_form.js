@@ -63,7 +63,7 @@
         if (input.options && ![...input.options].some((option) => option.value === text)) input.add(new Option(text, text));
         input.value = text;
         input.dataset.was = input.value;
-        input.type = "secret" in input.dataset ? "password" : input.type;
+        if ("secret" in input.dataset) input.type = "password";
         const reveal = input.parentElement.querySelector("[data-reveal]");
         if (reveal) reveal.hidden = !id || input.value === "";
       }
