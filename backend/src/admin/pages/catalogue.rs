@@ -328,7 +328,7 @@ pub(super) const CATALOGUE: &[(&str, &str, &str)] = &[
         "Mot de passe de chiffrement",
     ),
     ("driver.context", "Context", "Contexte"),
-    ("driver.profile", "Kind of equipment", "Type d'équipement"),
+    ("driver.profile", "Profile", "Profil"),
     ("driver.port", "Port", "Port"),
     ("driver.send", "Text to send", "Texte à envoyer"),
     (
@@ -343,7 +343,7 @@ pub(super) const CATALOGUE: &[(&str, &str, &str)] = &[
     ),
     ("driver.scheme", "Protocol", "Protocole"),
     ("driver.path", "Path", "Chemin"),
-    ("driver.host", "Host name asked for", "Nom d'hôte demandé"),
+    ("driver.host", "Host asked for", "Hôte demandé"),
     (
         "driver.statuses",
         "Statuses that are well",
