@@ -119,7 +119,9 @@ RETURNS TABLE (site_id BIGINT, day DATE) LANGUAGE sql STABLE AS $$
                    av_zone(timezone) AS zone, created_at
               FROM sites) s
      CROSS JOIN LATERAL (
-           SELECT min(o.observed_at) AS first FROM observations o WHERE o.site_id = s.id) f
+           -- No day before that is computed: the older months need not be asked.
+           SELECT min(o.observed_at) AS first FROM observations o
+            WHERE o.site_id = s.id AND o.observed_at >= now() - interval '400 days') f
      CROSS JOIN LATERAL generate_series(
            date_trunc('day', greatest(f.first, s.created_at, now() - interval '400 days') AT TIME ZONE s.zone),
            date_trunc('day', s.at) - interval '1 day', interval '1 day') g
