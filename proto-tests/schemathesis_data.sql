@@ -30,3 +30,8 @@ SELECT 'User ' || i, '-', 'viewer' FROM generate_series(1, 160) i;
 INSERT INTO api_tokens (user_id, name, digest)
 SELECT u.id, 'Token ' || i, 'sha256:' || encode(sha256(convert_to('token ' || i, 'UTF8')), 'hex')
   FROM generate_series(1, 160) i, users u WHERE u.name = 'schemathesis';
+
+INSERT INTO suggestions (site_id, ip, facts)
+SELECT 1, '10.8.' || i / 200 || '.' || 1 + i % 200,
+       jsonb_build_object('name', 'Found ' || i, 'type', 'projector', 'driver', 'ping')
+  FROM generate_series(1, 160) i;
