@@ -59,6 +59,9 @@ def valid_body(operation, body):
         body["ip"] = f"10.{new % 200 + 1}.{new // 200 % 250}.{new // 50_000 % 250}"
     if isinstance(body.get("site_id"), int):
         body["site_id"] = 1 + body["site_id"] % SITES
+    if operation == "acceptSuggestion":
+        # It is of site 1, and stays there.
+        body.pop("site_id", None)
     if operation == "createDevice":
         body["site_id"] = body.get("site_id") or 1
     if operation in ("addWindow", "changeWindow"):
