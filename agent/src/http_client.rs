@@ -8,8 +8,9 @@ use av_proto::FieldError;
 use av_proto::secret::Secret;
 use av_proto::text::excerpt;
 use jiff::Timestamp;
-use ureq::Agent;
 use ureq::tls::TlsConfig;
+use ureq::typestate::WithBody;
+use ureq::{Agent, RequestBuilder};
 
 use crate::tls::{self, Stamp, TlsFiles};
 
@@ -175,11 +176,7 @@ impl HttpClient {
         body: &[u8],
         limit: u64,
     ) -> Result<Answer, ExchangeError> {
-        let request = self
-            .agent(url)?
-            .post(url)
-            .header("Content-Type", "application/json")
-            .header("X-Site-Token", token.expose());
+        let request = self.json_post(url)?.header("X-Site-Token", token.expose());
         answer(request.send(body), limit).map_err(|error| describe(&error, token))
     }
 
@@ -195,11 +192,13 @@ impl HttpClient {
         body: &[u8],
         limit: u64,
     ) -> Result<Answer, ExchangeError> {
-        let request = self
-            .agent(url)?
-            .post(url)
-            .header("Content-Type", "application/json");
+        let request = self.json_post(url)?;
         answer(request.send(body), limit).map_err(|error| describe(&error, secret))
+    }
+
+    fn json_post(&self, url: &str) -> Result<RequestBuilder<WithBody>, ExchangeError> {
+        let request = self.agent(url)?.post(url);
+        Ok(request.header("Content-Type", "application/json"))
     }
 }
 

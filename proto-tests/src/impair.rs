@@ -29,8 +29,8 @@ use pnet::packet::udp::{self, MutableUdpPacket, UdpPacket};
 /// How often a thread looks whether it must end.
 const STOP_CHECK: Duration = Duration::from_millis(50);
 
-/// What happens to frames. Shares are of one.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// What happens to frames: by default nothing. Shares are of one.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Impairment {
     /// The share that is lost.
     pub loss: f64,

@@ -284,11 +284,8 @@ fn a_round_trip_takes_as_long_as_the_way() {
     }
     let _far = Far::start();
     let impairment = Impairment {
-        loss: 0.0,
-        duplicate: 0.0,
-        reorder: 0.0,
         delay: Duration::from_millis(40),
-        jitter: Duration::ZERO,
+        ..Impairment::default()
     };
     let _stretch = Stretch::join("west", "east", impairment, 4).unwrap();
     let pinger = Pinger::start(&Health::default());
@@ -307,11 +304,8 @@ fn what_comes_too_late_is_no_answer() {
     }
     let _far = Far::start();
     let impairment = Impairment {
-        loss: 0.0,
-        duplicate: 0.0,
-        reorder: 0.0,
         delay: Duration::from_millis(700),
-        jitter: Duration::ZERO,
+        ..Impairment::default()
     };
     let stretch = Stretch::join("west", "east", impairment, 4).unwrap();
     let pinger = Pinger::start(&Health::default());
@@ -334,10 +328,7 @@ fn when_all_is_lost_all_is_offline() {
     let _far = Far::start();
     let impairment = Impairment {
         loss: 1.0,
-        duplicate: 0.0,
-        reorder: 0.0,
-        delay: Duration::ZERO,
-        jitter: Duration::ZERO,
+        ..Impairment::default()
     };
     let stretch = Stretch::join("west", "east", impairment, 4).unwrap();
     let pinger = Pinger::start(&Health::default());
@@ -420,13 +411,7 @@ fn projectors_and_snmp_devices_answer_over_a_bad_line() {
     let shown = |folder: &Path| fs::read_to_string(folder.join("log")).unwrap_or_default();
 
     // On a good line first, until both servers serve.
-    let good = Impairment {
-        loss: 0.0,
-        duplicate: 0.0,
-        reorder: 0.0,
-        delay: Duration::ZERO,
-        jitter: Duration::ZERO,
-    };
+    let good = Impairment::default();
     let stretch = Stretch::join("west", "east", good, 4).unwrap();
     let limit = Instant::now() + Duration::from_secs(60);
     loop {

@@ -63,9 +63,7 @@ fn read(agent: Agent, section: &Value) -> Finding {
 }
 
 fn probe(driver: &Snmp, ip: IpAddr, settings: &SnmpSettings) -> Finding {
-    let (to, findings) = crossbeam_channel::unbounded();
-    driver.ask(ip, settings, Reply::new(0, to));
-    findings.recv().unwrap().finding
+    Reply::wait(|reply| driver.ask(ip, settings, reply))
 }
 
 #[test]

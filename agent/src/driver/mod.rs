@@ -25,7 +25,6 @@ use std::fmt;
 
 use av_proto::config::Device;
 use av_proto::verdict::Status;
-use crossbeam_channel::unbounded;
 
 use crate::finding::Finding;
 use crate::supervisor::Health;
@@ -150,11 +149,5 @@ impl Prober for Drivers {
 /// Probes one device and waits for what is found.
 #[must_use]
 pub fn probe_once(prober: &dyn Prober, device: &Device) -> Finding {
-    let (to, findings) = unbounded();
-    prober.begin(device, Reply::new(0, to));
-    match findings.recv() {
-        Ok(done) => done.finding,
-        // A reply that is dropped answers too.
-        Err(_) => Reply::lost(),
-    }
+    Reply::wait(|reply| prober.begin(device, reply))
 }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use av_proto::verdict::Status;
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Sender, unbounded};
 
 use crate::finding::Finding;
 
@@ -43,8 +43,20 @@ impl Reply {
         self.deliver(finding);
     }
 
+    /// Has `begin` begin one probe, and waits for what it finds.
+    #[must_use]
+    pub fn wait(begin: impl FnOnce(Self)) -> Finding {
+        let (to, findings) = unbounded();
+        begin(Self::new(0, to));
+        match findings.recv() {
+            Ok(done) => done.finding,
+            // A reply that is dropped answers too.
+            Err(_) => Self::lost(),
+        }
+    }
+
     /// What a probe found whose driver gave no answer.
-    pub(super) fn lost() -> Finding {
+    fn lost() -> Finding {
         Finding::new(Status::Unknown).with_detail("the probe failed inside the agent: see its log")
     }
 
@@ -74,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_reply_answers_once_even_when_dropped() {
-        let (to, findings) = crossbeam_channel::unbounded();
+        let (to, findings) = unbounded();
         Reply::new(7, to.clone()).send(Finding::new(Status::Online));
         drop(Reply::new(8, to));
         let found: Vec<_> = findings

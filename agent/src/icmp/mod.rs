@@ -29,8 +29,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use av_proto::config::Device;
 use av_proto::driver::{DriverSettings, PingSettings};
-use av_proto::verdict::Status;
-use crossbeam_channel::unbounded;
 use mio::Poll;
 
 use crate::driver::engine::{Inbox, spawn};
@@ -215,13 +213,7 @@ impl Pinger {
     /// Pings `ip` and waits for what is found; see [`Pinger::submit`].
     #[must_use]
     pub fn probe(&self, ip: IpAddr, settings: &PingSettings) -> Finding {
-        let (to, found) = unbounded();
-        self.submit(ip, settings, Reply::new(0, to));
-        match found.recv() {
-            Ok(done) => done.finding,
-            // A reply that is dropped answers too.
-            Err(_) => Finding::new(Status::Unknown),
-        }
+        Reply::wait(|reply| self.submit(ip, settings, reply))
     }
 
     fn socket(&self, ip: IpAddr) -> Result<Mode, &String> {

@@ -37,9 +37,7 @@ pub fn settings(section: &Value) -> SnmpSettings {
 }
 
 pub fn probe(driver: &Snmp, ip: IpAddr, settings: &SnmpSettings) -> Finding {
-    let (to, findings) = crossbeam_channel::unbounded();
-    driver.ask(ip, settings, Reply::new(0, to));
-    findings.recv().unwrap().finding
+    Reply::wait(|reply| driver.ask(ip, settings, reply))
 }
 
 /// A net-snmp agent of our own, on IPv4 and IPv6 loopback.
