@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use av_proto::driver::Profile;
 use av_proto::suggestion::{EVIDENCE_MAX, Found, LINE_MAX_CHARS, WORD_MAX_CHARS};
 use av_proto::text::excerpt;
 use serde_json::json;
@@ -129,7 +130,7 @@ fn driver(
             "pjlink",
             (evidence.pjlink.is_some() || evidence.searched).then_some(None),
         ),
-        ("snmp", evidence.snmp.is_some().then_some(None)),
+        ("snmp", evidence.snmp.as_ref().map(snmp_settings)),
         ("ping", evidence.echo_ms.is_some().then_some(None)),
         (
             "tcp",
@@ -141,6 +142,12 @@ fn driver(
     .into_iter()
     .filter(|(driver, _)| drivers.contains(driver))
     .find_map(|(driver, config)| Some((driver, config?)))
+}
+
+/// The shipped profile for such equipment, where there is one.
+fn snmp_settings(snmp: &SnmpEvidence) -> Option<serde_json::Value> {
+    let profile = Profile::name_for(snmp.object_id.as_deref()?)?;
+    Some(json!({"snmp": {"profile": profile}}))
 }
 
 fn device_type(evidence: &Evidence) -> Option<&'static str> {
@@ -545,6 +552,32 @@ mod tests {
         assert_eq!(found(&[]).driver, None);
         let tcp = found(&DRIVERS);
         assert_eq!(tcp.driver_config, Some(json!({"tcp": {"port": 23}})));
+    }
+
+    #[test]
+    fn a_profile_is_proposed_for_equipment_that_one_is_for() {
+        for (object_id, config) in [
+            (
+                Some("1.3.6.1.4.1.318.1.3.4.6"),
+                Some(json!({"snmp": {"profile": "pdu_apc"}})),
+            ),
+            (
+                Some(".1.3.6.1.4.1.1248.4.1"),
+                Some(json!({"snmp": {"profile": "projector_epson"}})),
+            ),
+            (Some("1.3.6.1.4.1.8072.3.2.10"), None),
+            (Some("nonsense"), None),
+            (None, None),
+        ] {
+            let found = propose(
+                "10.0.0.1",
+                &snmp("Something", object_id),
+                &makers(),
+                &DRIVERS,
+            );
+            assert_eq!(found.driver.as_deref(), Some("snmp"));
+            assert_eq!(found.driver_config, config, "{object_id:?}");
+        }
     }
 
     #[test]

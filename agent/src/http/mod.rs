@@ -14,13 +14,14 @@ mod response;
 mod talk;
 mod tls;
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Instant;
 
 use av_proto::config::Device;
-use av_proto::driver::DriverSettings;
+use av_proto::driver::{DriverSettings, HttpSettings};
 use av_proto::verdict::Status;
 
-use crate::driver::tcp_engine::TcpEngine;
+use crate::driver::tcp_engine::{Conversation, Event, Next, TcpEngine};
 use crate::driver::{Driver, Reply, Rim};
 use crate::finding::Finding;
 use talk::Talk;
@@ -48,6 +49,28 @@ impl Http {
     }
 }
 
+/// What a probe without TLS would find of a server that sends `pieces`, one
+/// after the other, and then closes. For tests and fuzzing: nothing is sent.
+#[must_use]
+pub fn replay(settings: &HttpSettings, pieces: &[&[u8]]) -> Finding {
+    let mut talk = Talk::new(Ipv4Addr::LOCALHOST.into(), settings.clone(), None);
+    let (now, mut out) = (Instant::now(), Vec::new());
+    let events = [Event::Begin, Event::Connected]
+        .into_iter()
+        .chain(pieces.iter().map(|piece| Event::Received(piece)))
+        .chain([Event::Closed]);
+    for event in events {
+        if let Next::Done(finding) = talk.step(event, now, &mut out) {
+            return finding;
+        }
+    }
+    // A closed connection ends a talk; the time-out does where it does not.
+    match talk.step(Event::Due, now, &mut out) {
+        Next::Done(finding) => finding,
+        _ => Finding::new(Status::Unknown).with_detail("the conversation does not end"),
+    }
+}
+
 impl Driver for Http {
     fn name(&self) -> &'static str {
         "http"
@@ -68,5 +91,47 @@ impl Driver for Http {
         };
         let talk = Talk::new(device.ip, settings.clone(), tls);
         self.engine.begin(address, talk, reply);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use av_proto::driver::Sections;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_says_the_same_in_pieces_and_whole() {
+        let sections: Sections =
+            serde_json::from_str(r#"{"http":{"body_match":"ready"}}"#).unwrap();
+        let Ok(DriverSettings::Http(settings)) = DriverSettings::parse("http", &sections) else {
+            panic!("no settings");
+        };
+        for (answer, status) in [
+            ("HTTP/1.0 200 OK\r\n\r\nall ready", Status::Online),
+            (
+                "HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nready",
+                Status::Online,
+            ),
+            // Beyond its length nothing is the answer's.
+            (
+                "HTTP/1.0 200 OK\r\nContent-Length: 4\r\n\r\nready",
+                Status::Offline,
+            ),
+            (
+                "HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\nready",
+                Status::Offline,
+            ),
+            ("HTTP/1.0 500 No\r\n\r\nready", Status::Offline),
+            ("HTTP/1.0 200 OK\r\n", Status::Offline),
+            ("SSH-2.0-x\r\n", Status::Offline),
+            ("", Status::Offline),
+        ] {
+            for at in 0..=answer.len() {
+                let (first, second) = answer.as_bytes().split_at(at);
+                let found = replay(&settings, &[first, second]);
+                assert_eq!(found.status, status, "{answer:?} cut at {at}: {found:?}");
+            }
+        }
     }
 }

@@ -125,14 +125,20 @@ impl Talk {
                 (true, false) => Err("the answer ends in its head".to_owned()),
             };
         };
-        let body = self.answer.get(head.body..).unwrap_or_default();
+        let body = self.body(&head);
         let done = match &self.settings.body_match {
             None => true,
-            Some(text) => {
-                full || holds(body, text) || head.length.is_some_and(|length| body.len() >= length)
-            }
+            Some(text) => full || holds(body, text) || head.length == Some(body.len()),
         };
         Ok(done.then_some(head))
+    }
+
+    /// What came of the body. What a server sends beyond the length that it
+    /// said is no part of it, however the bytes were cut on the way.
+    fn body(&self, head: &Head) -> &[u8] {
+        let body = self.answer.get(head.body..).unwrap_or_default();
+        let length = head.length.unwrap_or(usize::MAX).min(body.len());
+        body.get(..length).unwrap_or_default()
     }
 
     fn finding(&self, end: End) -> Finding {
@@ -181,8 +187,7 @@ impl Talk {
             return Some(format!("answers with HTTP status {}", head.status));
         }
         let text = self.settings.body_match.as_ref()?;
-        let body = self.answer.get(head.body..).unwrap_or_default();
-        (!holds(body, text)).then(|| format!("the answer does not hold {text:?}"))
+        (!holds(self.body(head), text)).then(|| format!("the answer does not hold {text:?}"))
     }
 }
 
