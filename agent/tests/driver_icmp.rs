@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use std::env;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -179,7 +180,7 @@ fn thousands_are_in_flight_on_one_thread() {
         return;
     }
     let drivers = Drivers::start(&Health::default());
-    let ping_all = |devices: &[Device]| {
+    let ping_all = |devices: &[Arc<Device>]| {
         let (to, found) = unbounded();
         for (ticket, device) in devices.iter().enumerate() {
             drivers.begin(device, Reply::new(ticket, to.clone()));

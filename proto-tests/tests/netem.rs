@@ -19,6 +19,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -400,7 +401,7 @@ fn projectors_and_snmp_devices_answer_over_a_bad_line() {
     let site = parse_site(site.to_string().as_bytes()).unwrap();
     assert_eq!(site.devices.len(), 80, "{:?}", site.rejected);
     let drivers = Drivers::start(&Health::default());
-    let sweep = |devices: &[Device]| {
+    let sweep = |devices: &[Arc<Device>]| {
         let (to, found) = unbounded();
         for (ticket, device) in devices.iter().enumerate() {
             drivers.begin(device, Reply::new(ticket, to.clone()));

@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
@@ -225,8 +226,9 @@ pub struct SiteConfig {
     pub ok_interval_s: u32,
     /// Seconds between sweeps while something is in fault.
     pub ko_interval_s: u32,
-    /// The devices that can be watched, in the order of the document.
-    pub devices: Vec<Device>,
+    /// The devices that can be watched, in the order of the document. Shared:
+    /// an agent holds each once, however many of its parts look at it.
+    pub devices: Vec<Arc<Device>>,
     /// The devices that cannot.
     pub rejected: Vec<RejectedDevice>,
     /// What was put right on reading: a time zone that does not exist.
@@ -378,7 +380,7 @@ impl SiteConfig {
                             .into_iter()
                             .map(|warning| in_device(index, warning)),
                     );
-                    self.devices.push(device);
+                    self.devices.push(Arc::new(device));
                 }
                 Err(errors) => {
                     let text = |field: &str| {

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use av_proto::config::{Device, RejectedDevice, SiteConfig};
@@ -99,7 +100,7 @@ pub(super) fn read_site(path: &Path) -> Result<SiteConfig, Box<dyn std::error::E
 }
 
 /// Probes each device once; the findings in the order of the devices.
-fn sweep(prober: &dyn Prober, devices: &[Device], began: Instant) -> Vec<Found> {
+fn sweep(prober: &dyn Prober, devices: &[Arc<Device>], began: Instant) -> Vec<Found> {
     let (to, findings) = unbounded();
     for (ticket, device) in devices.iter().enumerate() {
         prober.begin(device, Reply::new(ticket, to.clone()));

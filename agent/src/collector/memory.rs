@@ -158,7 +158,7 @@ impl MemoryStore {
         });
         Observation {
             device: Arc::clone(device),
-            finding,
+            finding: finding.into(),
             at,
             verdict,
             verdict_changed,

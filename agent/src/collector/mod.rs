@@ -229,7 +229,7 @@ impl<'a> Work<'a> {
     }
 
     fn configure(&mut self, active: Arc<ActiveConfig>, now: Instant) {
-        self.devices = active.site.devices.iter().cloned().map(Arc::new).collect();
+        self.devices.clone_from(&active.site.devices);
         self.active = active;
         self.memory.retain(&self.devices);
         let mut old: std::collections::HashMap<IpAddr, Arc<Observation>> = self

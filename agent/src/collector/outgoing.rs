@@ -136,7 +136,7 @@ pub(super) fn summary<'a>(observations: impl Iterator<Item = &'a Arc<Observation
 
 #[cfg(test)]
 mod tests {
-    use av_proto::config::{Device, SiteConfig, SiteParts};
+    use av_proto::config::{SiteConfig, SiteParts};
     use av_proto::verdict::Status;
 
     use super::*;
@@ -150,10 +150,9 @@ mod tests {
             ..SiteParts::default()
         };
         let site = SiteConfig::validate(&parts, &devices).unwrap();
-        let device: &Device = &site.devices[0];
         Observation {
-            device: Arc::new(device.clone()),
-            finding: Finding::new(status).with_detail(detail),
+            device: Arc::clone(&site.devices[0]),
+            finding: Finding::new(status).with_detail(detail).into(),
             at: Instant::now(),
             verdict,
             verdict_changed: changed,

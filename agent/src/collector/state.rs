@@ -8,10 +8,9 @@ use av_proto::config::Device;
 use av_proto::report::ReportedDevice;
 use av_proto::verdict::Verdict;
 use jiff::{SignedDuration, Timestamp};
-use serde_json::value::to_raw_value;
 
 use crate::clock::{Line, plus};
-use crate::finding::Finding;
+use crate::finding::Kept;
 
 /// A moment that something happened at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +55,7 @@ pub struct Observation {
     /// The device as it was configured then.
     pub device: Arc<Device>,
     /// What was found.
-    pub finding: Finding,
+    pub finding: Kept,
     /// When.
     pub at: Instant,
     /// What it means.
@@ -77,8 +76,6 @@ impl Observation {
     #[must_use]
     pub fn reported(&self, line: &Line) -> ReportedDevice {
         let observed_at = line.wall(self.at);
-        let mut metrics = self.finding.metrics.clone();
-        metrics.insert("ts".to_owned(), observed_at.to_string().into());
         ReportedDevice {
             ip: self.device.ip_text.clone(),
             name: self.device.name.clone(),
@@ -88,8 +85,11 @@ impl Observation {
             device_type: self.device.device_type.clone(),
             driver: self.device.driver.clone(),
             status: self.finding.status,
-            detail: self.finding.detail.clone(),
-            metrics: to_raw_value(&metrics).unwrap_or_else(|_| empty_object()),
+            detail: self.finding.detail.as_deref().map(str::to_owned),
+            metrics: self
+                .finding
+                .metrics_stamped(&observed_at.to_string())
+                .unwrap_or_else(empty_object),
             verdict: self.verdict,
             observed_at: Some(observed_at),
             clock_unsynced: false,
@@ -97,7 +97,7 @@ impl Observation {
     }
 }
 
-/// `{}`: a map with text keys always prints, so this is never needed, and
+/// `{}`: what is kept is always an object, so this is never needed, and
 /// `Default` for a raw value would be `null`.
 fn empty_object() -> Box<serde_json::value::RawValue> {
     serde_json::value::RawValue::from_string("{}".to_owned()).unwrap_or_default()

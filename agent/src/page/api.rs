@@ -1,14 +1,16 @@
 //! `GET /api/status`.
 
+use std::sync::Arc;
+
 use av_proto::config::RejectedDevice;
 use av_proto::verdict::{Status, Verdict};
 use jiff::Timestamp;
-use serde::Serialize;
-use serde_json::{Map, Value};
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
 
 use super::Sources;
 use crate::clock::{ClockState, Line};
-use crate::collector::Observation;
+use crate::collector::{Observation, SweepState};
 use crate::report::ReportState;
 use crate::supervisor::ThreadPanic;
 use crate::sync::SyncState;
@@ -27,7 +29,7 @@ pub(super) struct StatusDocument {
     sync: SyncState,
     sweep: SweepDocument,
     report: ReportState,
-    devices: Vec<DeviceDocument>,
+    devices: DeviceDocuments,
     rejected_devices: Vec<RejectedDevice>,
     warnings: Vec<String>,
     thread_panics: Vec<ThreadPanic>,
@@ -48,39 +50,39 @@ struct SweepDocument {
 }
 
 #[derive(Debug, Serialize)]
-struct DeviceDocument {
-    ip: String,
-    name: String,
-    building: String,
-    floor: String,
-    room: String,
+struct DeviceDocument<'a> {
+    ip: &'a str,
+    name: &'a str,
+    building: &'a str,
+    floor: &'a str,
+    room: &'a str,
     #[serde(rename = "type")]
-    device_type: String,
-    driver: String,
+    device_type: &'a str,
+    driver: &'a str,
     status: Status,
     verdict: Verdict,
-    detail: Option<String>,
-    metrics: Map<String, Value>,
+    detail: Option<&'a str>,
+    metrics: Option<&'a RawValue>,
     observed_at: Timestamp,
     last_ok_at: Option<Timestamp>,
     offline_since: Option<Timestamp>,
 }
 
-impl DeviceDocument {
-    fn new(observation: &Observation, line: &Line) -> Self {
+impl<'a> DeviceDocument<'a> {
+    fn new(observation: &'a Observation, line: &Line) -> Self {
         let device = &observation.device;
         Self {
-            ip: device.ip_text.clone(),
-            name: device.name.clone(),
-            building: device.building.clone(),
-            floor: device.floor.clone(),
-            room: device.room.clone(),
-            device_type: device.device_type.clone(),
-            driver: device.driver.clone(),
+            ip: &device.ip_text,
+            name: &device.name,
+            building: &device.building,
+            floor: &device.floor,
+            room: &device.room,
+            device_type: &device.device_type,
+            driver: &device.driver,
             status: observation.finding.status,
             verdict: observation.verdict,
-            detail: observation.finding.detail.clone(),
-            metrics: observation.finding.metrics.clone(),
+            detail: observation.finding.detail.as_deref(),
+            metrics: observation.finding.metrics_text(),
             observed_at: line.wall(observation.at),
             last_ok_at: observation.last_ok.map(|moment| moment.wall(line)),
             offline_since: observation.offline_since.map(|moment| moment.wall(line)),
@@ -88,11 +90,30 @@ impl DeviceDocument {
     }
 }
 
+/// The devices, each made from its observation when it is its turn to be
+/// printed: a large site's take a megabyte otherwise.
+#[derive(Debug)]
+struct DeviceDocuments {
+    sweep: Arc<SweepState>,
+    line: Line,
+}
+
+impl Serialize for DeviceDocuments {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let observations = &self.sweep.observations;
+        serializer.collect_seq(
+            observations
+                .iter()
+                .map(|observation| DeviceDocument::new(observation, &self.line)),
+        )
+    }
+}
+
 /// The state as it is now.
 pub(super) fn status(sources: &Sources) -> StatusDocument {
     let line = sources.clock.line();
     let active = sources.handle.load();
-    let sweep = sources.snapshots.sweep.load();
+    let sweep = sources.snapshots.sweep.load_full();
     StatusDocument {
         version: crate::VERSION,
         started_at: line.wall(sources.started),
@@ -116,11 +137,7 @@ pub(super) fn status(sources: &Sources) -> StatusDocument {
             late_sweeps: sweep.late,
         },
         report: ReportState::clone(&sources.snapshots.report.load()),
-        devices: sweep
-            .observations
-            .iter()
-            .map(|observation| DeviceDocument::new(observation, &line))
-            .collect(),
+        devices: DeviceDocuments { sweep, line },
         rejected_devices: active.site.rejected.clone(),
         warnings: active
             .site

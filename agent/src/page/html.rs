@@ -326,7 +326,12 @@ fn title(observation: &Observation) -> String {
 fn row(observation: &Observation, line: &Line, now: Timestamp, zone: &TimeZone) -> Row {
     let device = &observation.device;
     let (icon, words) = words(observation.verdict);
-    let mut detail = observation.finding.detail.clone().unwrap_or_default();
+    let mut detail = observation
+        .finding
+        .detail
+        .as_deref()
+        .map(str::to_owned)
+        .unwrap_or_default();
     if let Some(since) = observation.offline_since {
         let offline = format!("offline for {}", span(now.duration_since(since.wall(line))));
         detail = if detail.is_empty() {

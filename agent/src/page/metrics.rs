@@ -250,15 +250,21 @@ fn devices(page: &mut Exposition, sources: &Sources) {
             age,
         );
     }
-    for (metric, name, help, scale) in DRIVER_GAUGES {
+    // Each text is read once, and only what is shown of it is held.
+    let values: Vec<Vec<Option<f64>>> = observations
+        .iter()
+        .map(|observation| {
+            let metrics = observation.finding.metrics();
+            DRIVER_GAUGES
+                .iter()
+                .map(|(metric, ..)| metrics.get(*metric).and_then(Value::as_f64))
+                .collect()
+        })
+        .collect();
+    for (gauge, (_, name, help, scale)) in DRIVER_GAUGES.iter().enumerate() {
         page.family(name, Kind::Gauge, help);
-        for observation in observations {
-            if let Some(value) = observation
-                .finding
-                .metrics
-                .get(*metric)
-                .and_then(Value::as_f64)
-            {
+        for (observation, values) in observations.iter().zip(&values) {
+            if let Some(value) = values[gauge] {
                 page.sample(name, &labels(observation), value * scale);
             }
         }

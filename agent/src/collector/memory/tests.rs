@@ -52,7 +52,7 @@ impl Run {
     }
 
     fn observe(&mut self, status: Status, second: u64) -> Observation {
-        let device = Arc::new(self.site.devices[0].clone());
+        let device = Arc::clone(&self.site.devices[0]);
         let at = self.zero + Duration::from_secs(second);
         let finding = Finding::new(status);
         self.memory

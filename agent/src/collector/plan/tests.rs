@@ -22,7 +22,7 @@ fn devices(documents: impl IntoIterator<Item = serde_json::Value>) -> Vec<Arc<De
     };
     let site = SiteConfig::validate(&parts, &documents).unwrap();
     assert!(site.rejected.is_empty(), "{:?}", site.rejected);
-    site.devices.into_iter().map(Arc::new).collect()
+    site.devices
 }
 
 /// `count` SNMP devices: 2 s of time-out, one retry, a budget of 4 s.
