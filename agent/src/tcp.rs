@@ -73,6 +73,10 @@ struct Visit {
 }
 
 impl Conversation for Visit {
+    fn limit(&self) -> Duration {
+        self.settings.limit()
+    }
+
     fn step(&mut self, event: Event<'_>, now: Instant, out: &mut Vec<u8>) -> Next {
         match event {
             Event::Begin => {

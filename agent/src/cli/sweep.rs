@@ -22,7 +22,7 @@ use crate::driver::{Drivers, Prober, Reply};
 use crate::finding::Finding;
 use crate::supervisor::Health;
 
-/// No driver takes this long: a probe that has not returned by then is stuck.
+/// So long after the longest limit a probe that has not returned is stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(180);
 
 /// What `av-agent sweep` is told.
@@ -106,13 +106,15 @@ fn sweep(prober: &dyn Prober, devices: &[Arc<Device>], began: Instant) -> Vec<Fo
         prober.begin(device, Reply::new(ticket, to.clone()));
     }
     drop(to);
+    let limit = devices.iter().map(|device| device.settings.limit()).max();
+    let patience = limit.unwrap_or_default() + STUCK_AFTER;
     let stuck = Found {
         finding: Finding::new(Status::Unknown).with_detail("the probe did not return"),
-        after: STUCK_AFTER,
+        after: patience,
     };
     let mut found = vec![stuck; devices.len()];
     // Ends early when every reply has come.
-    while let Ok(done) = findings.recv_timeout(STUCK_AFTER) {
+    while let Ok(done) = findings.recv_timeout(patience) {
         found[done.ticket] = Found {
             finding: done.finding,
             after: done.at.saturating_duration_since(began),

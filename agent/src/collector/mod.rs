@@ -249,7 +249,7 @@ impl<'a> Work<'a> {
 
     /// Takes an answer.
     fn take(&mut self, done: Done) {
-        match self.plan.answered(done.ticket) {
+        match self.plan.answered(done.ticket, done.at) {
             Answer::Counts { index, reason } => {
                 self.observe(index, reason, done.finding, done.at);
             }
@@ -316,7 +316,7 @@ impl<'a> Work<'a> {
         let ended = Ended {
             took: over.took,
             deadline: over.deadline,
-            missing: over.missing,
+            missing: over.missing.len(),
         };
         self.state.sweeps += 1;
         self.state.late += u64::from(!ended.is_in_time());
@@ -328,11 +328,29 @@ impl<'a> Work<'a> {
             outgoing::summary(self.found.iter().flatten()),
             self.interval().as_secs(),
         );
-        if over.missing > 0 {
+        let ip = |index: usize| {
+            let device = self.devices.get(index)?;
+            Some(device.ip_text.as_str())
+        };
+        if !over.late.is_empty() {
+            let mut late = over.late;
+            late.sort_by_key(|(_, after)| std::cmp::Reverse(*after));
+            let late = late.into_iter().filter_map(|(index, after)| {
+                Some(format!("{} after {:.1} s", ip(index)?, after.as_secs_f64()))
+            });
+            log::info!(
+                "🐢 The sweep missed its deadline of {:.1} s: {}",
+                over.deadline.as_secs_f64(),
+                outgoing::few(&late.collect::<Vec<_>>())
+            );
+        }
+        if !over.missing.is_empty() {
+            let missing = over.missing.iter().filter_map(|&index| ip(index));
             log::warn!(
-                "⚠️ {} devices have not answered in {:.1} s; the sweep ends without them",
-                over.missing,
-                over.took.as_secs_f64()
+                "⚠️ {} devices have not answered in {:.1} s; the sweep ends without them: {}",
+                over.missing.len(),
+                over.took.as_secs_f64(),
+                outgoing::few(&missing.map(str::to_owned).collect::<Vec<_>>())
             );
         }
         self.outgoing.sweep_ended();

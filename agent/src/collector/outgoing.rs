@@ -134,6 +134,16 @@ pub(super) fn summary<'a>(observations: impl Iterator<Item = &'a Arc<Observation
     }
 }
 
+/// The first of `names` and how many more there are, for a line of a log.
+pub(super) fn few(names: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let shown = names.iter().take(SHOWN).cloned().collect::<Vec<_>>();
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use av_proto::config::{SiteConfig, SiteParts};
@@ -160,6 +170,14 @@ mod tests {
             offline_since: None,
             decides_in: None,
         }
+    }
+
+    #[test]
+    fn a_line_names_five_at_the_most() {
+        let names: Vec<String> = (1..=7).map(|n| format!("d{n}")).collect();
+        assert_eq!(few(&names[..1]), "d1");
+        assert_eq!(few(&names[..5]), "d1, d2, d3, d4, d5");
+        assert_eq!(few(&names), "d1, d2, d3, d4, d5 and 2 more");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use av_proto::config::Device;
+use av_proto::driver::DriverSettings;
 
 use crate::driver::engine::Deadlines;
 
@@ -24,16 +25,17 @@ const PACE_PART: u32 = 10;
 const PACE_STEP: Duration = Duration::from_millis(10);
 /// What a sweep may take beyond its budget, pace included: a fifth.
 const DEADLINE_PART: u32 = 5;
-/// A sweep that missed its deadline waits for the slow until so many budgets
-/// and so much time have passed, and then ends without them.
-const CLOSE_BUDGETS: u32 = 3;
+/// A sweep that missed its deadline waits for the slow until the longest limit
+/// of its devices, a fifth and so much time have passed, and then ends without
+/// them: by then every driver has ended what it began.
 const CLOSE_SLACK: Duration = Duration::from_secs(5);
 /// The first look again at a device that failed; each next one waits twice as
 /// long.
 const RECHECK_FIRST: Duration = Duration::from_secs(5);
 /// Notices are not served faster than this, whoever sends them.
 const NOTICE_GAP: Duration = Duration::from_secs(2);
-/// No driver takes this long: a probe that has not returned by then is stuck.
+/// So long after its limit a probe that has not returned is stuck. It may have
+/// waited for a socket.
 const STUCK_AFTER: Duration = Duration::from_secs(180);
 
 /// Why a device is probed.
@@ -74,14 +76,17 @@ pub(super) enum Answer {
 }
 
 /// A sweep that is over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Over {
     /// How long it took.
     pub(super) took: Duration,
     /// How long it may take.
     pub(super) deadline: Duration,
-    /// Devices that have not answered yet.
-    pub(super) missing: usize,
+    /// The places of the devices that answered after the deadline, and how
+    /// long after the sweep's begin.
+    pub(super) late: Vec<(usize, Duration)>,
+    /// The places of the devices that have not answered yet.
+    pub(super) missing: Vec<usize>,
 }
 
 #[derive(Debug)]
@@ -154,6 +159,7 @@ enum Sweep {
         deadline: Duration,
         close: Duration,
         open: usize,
+        late: Vec<(usize, Duration)>,
     },
 }
 
@@ -245,9 +251,10 @@ impl Plan {
     }
 
     /// Begins a sweep: of every device but those with an interval of their
-    /// own, which come along the first time only. What was offline comes last,
-    /// because it costs its whole time-out, and else the order is one that
-    /// keeps neighbours apart.
+    /// own, which come along the first time only. What was offline comes first:
+    /// it costs its whole time-out, and the sooner that runs the more is left
+    /// of the sweep's time for a machine that is busy. Else the order is one
+    /// that keeps neighbours apart.
     pub(super) fn begin_sweep(&mut self, now: Instant, offline: impl Fn(usize) -> bool) {
         let mut order: Vec<usize> = (0..self.slots.len())
             .filter(|&index| {
@@ -255,12 +262,17 @@ impl Plan {
                 slot.device.interval.is_none() || slot.begun.is_none()
             })
             .collect();
-        order.sort_by_cached_key(|&index| (offline(index), scattered(self.slots[index].device.ip)));
-        let budget = order
-            .iter()
-            .map(|&index| self.slots[index].device.settings.budget())
-            .max()
-            .unwrap_or_default();
+        order
+            .sort_by_cached_key(|&index| (!offline(index), scattered(self.slots[index].device.ip)));
+        let settings = || {
+            order
+                .iter()
+                .map(|&index| &self.slots[index].device.settings)
+        };
+        let budget = settings().map(DriverSettings::budget).max();
+        let budget = budget.unwrap_or_default();
+        let limit = settings().map(DriverSettings::limit).max();
+        let limit = limit.unwrap_or_default();
         let pace = budget / PACE_PART;
         let count = u32::try_from(order.len()).unwrap_or(u32::MAX).max(1);
         for (place, &index) in (0u32..).zip(&order) {
@@ -278,8 +290,9 @@ impl Plan {
         self.sweep = Sweep::Runs {
             began: now,
             deadline: budget + budget / DEADLINE_PART,
-            close: budget * CLOSE_BUDGETS + CLOSE_SLACK,
+            close: limit + limit / DEADLINE_PART + CLOSE_SLACK,
             open: order.len(),
+            late: Vec::new(),
         };
     }
 
@@ -327,8 +340,8 @@ impl Plan {
         starts
     }
 
-    /// A probe answered.
-    pub(super) fn answered(&mut self, ticket: usize) -> Answer {
+    /// A probe answered, at `at`.
+    pub(super) fn answered(&mut self, ticket: usize, at: Instant) -> Answer {
         let Some(ip) = self.tickets.remove(&ticket) else {
             return Answer::Nobodys;
         };
@@ -349,8 +362,19 @@ impl Plan {
             return Answer::Nobodys;
         }
         if std::mem::take(&mut slot.awaited) {
-            if let Sweep::Runs { open, .. } = &mut self.sweep {
+            if let Sweep::Runs {
+                began,
+                deadline,
+                open,
+                late,
+                ..
+            } = &mut self.sweep
+            {
                 *open = open.saturating_sub(1);
+                let after = at.saturating_duration_since(*began);
+                if after > *deadline {
+                    late.push((index, after));
+                }
             }
         }
         self.plan(index);
@@ -398,7 +422,8 @@ impl Plan {
     pub(super) fn stuck(&mut self, now: Instant) -> Vec<usize> {
         let mut stuck = Vec::new();
         for (index, slot) in self.slots.iter_mut().enumerate() {
-            let gone = |flight: &Flight| now.duration_since(flight.since) >= STUCK_AFTER;
+            let patience = slot.device.settings.limit() + STUCK_AFTER;
+            let gone = |flight: &Flight| now.duration_since(flight.since) >= patience;
             if let Some(flight) = slot.flight.take_if(|flight| gone(flight)) {
                 self.tickets.remove(&flight.ticket);
                 if std::mem::take(&mut slot.awaited) {
@@ -423,15 +448,20 @@ impl Plan {
             deadline,
             close,
             open,
-        } = self.sweep
+            late,
+        } = &mut self.sweep
         else {
             return None;
         };
-        if open > 0 && now < began + close {
+        if *open > 0 && now < *began + *close {
             return None;
         }
-        for slot in &mut self.slots {
-            slot.awaited = false;
+        let (began, deadline, late) = (*began, *deadline, std::mem::take(late));
+        let mut missing = Vec::new();
+        for (index, slot) in self.slots.iter_mut().enumerate() {
+            if std::mem::take(&mut slot.awaited) {
+                missing.push(index);
+            }
         }
         self.sweep = Sweep::Waits {
             begins: began + interval,
@@ -439,7 +469,8 @@ impl Plan {
         Some(Over {
             took: now.duration_since(began),
             deadline,
-            missing: open,
+            late,
+            missing,
         })
     }
 

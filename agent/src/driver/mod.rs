@@ -41,7 +41,7 @@ pub trait Driver: Send + Sync {
     fn name(&self) -> &'static str;
 
     /// Begins a probe and returns at once; the finding goes to `reply`, at the
-    /// latest a few times the settings' time-out later.
+    /// latest the settings' `limit()` after the probe had its turn.
     fn probe(&self, device: &Device, reply: Reply);
 
     /// What it counts over all devices, for `/metrics`.

@@ -73,9 +73,13 @@ pub enum Next {
 }
 
 /// What is said to one device, and what is learnt from it. It must come to
-/// [`Next::Done`] by itself, whatever the peer does: it has a deadline of its
-/// own.
+/// [`Next::Done`] by itself, whatever the peer does.
 pub trait Conversation: Send {
+    /// How long it may take from its begin, whatever the peer does. No wait
+    /// reaches beyond: then it is told [`Event::Due`] or
+    /// [`Event::Unreached`], and must be done with what it has learnt so far.
+    fn limit(&self) -> Duration;
+
     /// Takes an event. What it appends to `out` is sent, where a connection is
     /// open.
     fn step(&mut self, event: Event<'_>, now: Instant, out: &mut Vec<u8>) -> Next;
@@ -211,6 +215,8 @@ struct Talk {
     conversation: Box<dyn Conversation>,
     reply: Reply,
     link: Link,
+    /// When it must be over.
+    end: Instant,
     /// When the next thing happens if nothing else does.
     due: Instant,
     /// The time of its entry among the deadlines, at or before `due`.
@@ -328,6 +334,7 @@ impl<'a> Engine<'a> {
         self.next_number += 1;
         self.talks[slot] = Some(Talk {
             number: self.next_number,
+            end: now + task.conversation.limit(),
             address: task.address,
             conversation: task.conversation,
             reply: task.reply,
@@ -482,6 +489,7 @@ impl<'a> Engine<'a> {
             return;
         };
         let mut out = Vec::new();
+        let is_last = now >= talk.end && matches!(event, Event::Due | Event::Unreached(_));
         // One device that a driver cannot bear must not cost the others their
         // probes.
         let stepped = catch_unwind(AssertUnwindSafe(|| {
@@ -496,6 +504,17 @@ impl<'a> Engine<'a> {
             }
         };
         match next {
+            Next::Wait(_) | Next::Connect { .. } if is_last => {
+                let limit = talk.conversation.limit().as_secs_f64();
+                if let Some(talk) = self.end(slot) {
+                    // A fault of the driver, of which the device must not be
+                    // accused.
+                    talk.reply
+                        .send(Finding::new(Status::Unknown).with_detail(format!(
+                            "the agent's driver did not end its probe within {limit} s"
+                        )));
+                }
+            }
             Next::Wait(until) => {
                 if let Link::Open { unsent, .. } = &mut talk.link {
                     unsent.append(&mut out);
@@ -528,6 +547,7 @@ impl<'a> Engine<'a> {
         let Some(talk) = self.talks.get_mut(slot).and_then(Option::as_mut) else {
             return;
         };
+        let at = at.min(talk.end);
         talk.due = at;
         if talk.armed.is_none_or(|armed| armed > at) {
             talk.armed = Some(at);
@@ -552,8 +572,8 @@ fn outcome(stream: &TcpStream) -> Option<io::Result<()>> {
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex};
     use std::thread;
 
     use crossbeam_channel::{Sender, bounded, unbounded};
@@ -598,6 +618,10 @@ mod tests {
     }
 
     impl Conversation for Echo {
+        fn limit(&self) -> Duration {
+            self.timeout * 3
+        }
+
         fn step(&mut self, event: Event<'_>, now: Instant, out: &mut Vec<u8>) -> Next {
             match event {
                 Event::Begin => {
@@ -776,6 +800,61 @@ mod tests {
             assert_eq!(unknown, done.ticket == 7);
         }
         assert_eq!(health.panics()[0].thread, "tcp");
+    }
+
+    /// Never has enough, and reads its time from nothing.
+    struct Endless {
+        limit: Duration,
+        told: Arc<Mutex<Vec<String>>>,
+    }
+
+    impl Conversation for Endless {
+        fn limit(&self) -> Duration {
+            self.limit
+        }
+
+        fn step(&mut self, event: Event<'_>, now: Instant, out: &mut Vec<u8>) -> Next {
+            let late = now + PATIENT;
+            match &event {
+                Event::Received(_) => {}
+                other => self.told.lock().unwrap().push(format!("{other:?}")),
+            }
+            match event {
+                Event::Begin => Next::Connect { at: now, by: late },
+                _ => {
+                    out.push(b'x');
+                    Next::Wait(late)
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_conversation_that_does_not_end_is_ended() {
+        let engine = TcpEngine::start(&Health::default());
+        let (_socket, _held, deaf) = deaf();
+        for (address, last) in [(echoing(), "Due"), (deaf, "Unreached(Kind(TimedOut))")] {
+            let told = Arc::new(Mutex::new(Vec::new()));
+            let limit = Duration::from_millis(300);
+            let (to, findings) = unbounded();
+            let endless = Endless {
+                limit,
+                told: Arc::clone(&told),
+            };
+            let began = Instant::now();
+            engine.begin(address, endless, Reply::new(0, to));
+            let done = findings.recv_timeout(PATIENT / 2).unwrap();
+            assert!(done.at - began >= limit);
+            assert_eq!(
+                found(&done),
+                (
+                    Status::Unknown,
+                    "the agent's driver did not end its probe within 0.3 s"
+                )
+            );
+            // It had its chance to end with what it knew.
+            assert_eq!(told.lock().unwrap().last().unwrap(), last);
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What is said to a server, and when.
 
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use av_proto::driver::HttpSettings;
 use av_proto::text::excerpt;
@@ -192,9 +192,13 @@ impl Talk {
 }
 
 impl Conversation for Talk {
+    fn limit(&self) -> Duration {
+        self.settings.limit()
+    }
+
     fn step(&mut self, event: Event<'_>, now: Instant, out: &mut Vec<u8>) -> Next {
         let began = *self.began.get_or_insert(now);
-        let by = began + self.settings.timeout;
+        let by = began + self.settings.limit();
         let over = matches!(event, Event::Closed);
         let went = match event {
             Event::Begin => return Next::Connect { at: now, by },

@@ -16,9 +16,6 @@ use super::reading::Reading;
 use crate::driver::tcp_engine::{Conversation, Event, Next, unreached};
 use crate::driver::wire;
 
-/// What a probe may take beyond a time-out each for connection, greeting and
-/// first answer.
-const SLACK: Duration = Duration::from_secs(4);
 /// A projector that left this many queries unanswered is not asked more.
 const MISSES_MAX: u32 = 2;
 /// Lines that answer nothing, before a projector is taken for something else.
@@ -101,10 +98,14 @@ impl Miss {
 }
 
 impl Conversation for Talk {
+    fn limit(&self) -> Duration {
+        self.settings.limit()
+    }
+
     fn step(&mut self, event: Event<'_>, now: Instant, out: &mut Vec<u8>) -> Next {
         match event {
             Event::Begin => {
-                self.deadline = Some(now + self.settings.timeout * 3 + SLACK);
+                self.deadline = Some(now + self.settings.limit());
                 self.connect(now)
             }
             Event::Unreached(error) => {
@@ -508,6 +509,7 @@ mod tests {
                 timeout,
             };
             let address = "10.0.0.1:4352".parse().unwrap();
+            let limit = settings.limit();
             let mut talk = Talk::new(address, settings, Admissions::default());
             let start = Instant::now();
             let mut now = start;
@@ -552,7 +554,7 @@ mod tests {
                 };
                 next = talk.step(event, now, &mut out);
                 if let Next::Wait(until) | Next::Connect { by: until, .. } = &next {
-                    prop_assert!(*until <= start + timeout * 3 + SLACK + RECONNECT_PAUSE);
+                    prop_assert!(*until <= start + limit + RECONNECT_PAUSE);
                 }
             }
             prop_assert!(matches!(next, Next::Done(_)));

@@ -30,9 +30,6 @@ const STRAYS_MAX: u32 = 64;
 const BATCH: usize = 32;
 /// Datagrams taken before the clock is looked at.
 const DRAIN: usize = 256;
-/// A probe whose agent answers may last this many times as long as one whose
-/// agent does not.
-const PATIENCE: u32 = 4;
 /// Until a datagram is tried again for which the system had no room.
 const BUSY_PAUSE: Duration = Duration::from_millis(5);
 const BUSY_TRIES: u32 = 200;
@@ -61,7 +58,7 @@ struct Flight {
     tries: u8,
     /// Until when its answer is waited for.
     deadline: Instant,
-    /// Until when the probe may go on.
+    /// Until when the whole probe may go on: no wait reaches beyond it.
     last: Instant,
     strays: u32,
     stray: Option<Stray>,
@@ -193,10 +190,9 @@ impl Probes {
         let Some(session) = Session::new(&settings.access, dialogue, plan, request_id, now) else {
             return;
         };
-        let budget = settings.timeout * (u32::from(settings.retries) + 1);
         let flight = Flight {
             peer,
-            last: now + budget * PATIENCE,
+            last: now + settings.limit(),
             deadline: now,
             tries: 0,
             strays: 0,
@@ -240,12 +236,12 @@ impl Probes {
                 wire::sent(ip, &flight.session);
                 flight.busy = 0;
                 flight.tries += 1;
-                flight.deadline = now + flight.settings.timeout;
+                flight.deadline = flight.last.min(now + flight.settings.timeout);
                 self.deadlines.add(flight.deadline, key);
             }
             Err(error) if is_busy(&error) && flight.busy < BUSY_TRIES => {
                 flight.busy += 1;
-                flight.deadline = now + BUSY_PAUSE;
+                flight.deadline = flight.last.min(now + BUSY_PAUSE);
                 self.deadlines.add(flight.deadline, key);
             }
             Err(error) => self.end(key, &Outcome::of(&error)),

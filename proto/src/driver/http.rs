@@ -41,6 +41,12 @@ impl HttpSettings {
     pub fn budget(&self) -> Duration {
         self.timeout
     }
+
+    /// What a probe takes at the most: the same.
+    #[must_use]
+    pub fn limit(&self) -> Duration {
+        self.timeout
+    }
 }
 
 #[derive(Deserialize)]

@@ -62,6 +62,17 @@ macro_rules! drivers {
                 }
             }
 
+            /// What a probe takes at the most, whatever the device does: one
+            /// that lives and is slow may cost more than a dead one. The
+            /// driver's engine ends a probe then.
+            #[must_use]
+            pub fn limit(&self) -> Duration {
+                match self {
+                    $(Self::$variant(settings) => settings.limit(),)*
+                    Self::Other { .. } => OTHER_LIMIT,
+                }
+            }
+
             fn parse_section(name: &str, section: &[u8]) -> Result<Self, Vec<FieldError>> {
                 match name {
                     $($name => from_json(section)
@@ -93,6 +104,8 @@ drivers! {
 
 /// The budget of a driver that this crate does not know.
 const OTHER_BUDGET: Duration = Duration::from_secs(5);
+/// And its limit.
+const OTHER_LIMIT: Duration = Duration::from_secs(60);
 
 /// The least interval of a device's own, in seconds.
 pub const INTERVAL_MIN_S: u32 = 15;
@@ -377,15 +390,24 @@ mod tests {
     }
 
     #[test]
-    fn the_budget_is_what_the_dead_cost() {
-        for (driver, config, millis) in [
-            ("ping", r#"{"ping":{"count":3,"timeout_s":1}}"#, 1500),
-            ("snmp", r#"{"snmp":{"retries":2,"timeout_s":0.5}}"#, 1500),
-            ("pjlink", "{}", 2000),
-            ("telnet", "{}", 5000),
+    fn the_dead_cost_their_budget_and_nobody_more_than_the_limit() {
+        for (driver, config, budget, limit) in [
+            ("ping", r#"{"ping":{"count":3,"timeout_s":1}}"#, 1500, 1500),
+            (
+                "snmp",
+                r#"{"snmp":{"retries":2,"timeout_s":0.5}}"#,
+                1500,
+                6000,
+            ),
+            ("pjlink", "{}", 2000, 10_000),
+            ("tcp", r#"{"tcp":{"port":23}}"#, 2000, 4000),
+            ("http", "{}", 5000, 5000),
+            ("telnet", "{}", 5000, 60_000),
         ] {
             let settings = parse(driver, config).unwrap();
-            assert_eq!(settings.budget(), Duration::from_millis(millis), "{driver}");
+            let ms = Duration::from_millis;
+            assert_eq!(settings.budget(), ms(budget), "{driver}");
+            assert_eq!(settings.limit(), ms(limit), "{driver}");
         }
     }
 

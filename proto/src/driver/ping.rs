@@ -23,6 +23,12 @@ impl PingSettings {
     pub fn budget(&self) -> Duration {
         self.timeout + Duration::from_millis(250) * u32::from(self.count.saturating_sub(1))
     }
+
+    /// What a probe takes at the most, from its first request on: the same.
+    #[must_use]
+    pub fn limit(&self) -> Duration {
+        self.budget()
+    }
 }
 
 #[derive(Deserialize)]

@@ -19,11 +19,23 @@ pub struct PjlinkSettings {
     pub timeout: Duration,
 }
 
+/// What a probe may take beyond a time-out each for connection, greeting and
+/// first answer. The standard gives a projector 2 s for an answer: there is
+/// room for two more as slow as that, so that power, errors and lamps are read.
+const SLACK: Duration = Duration::from_secs(4);
+
 impl PjlinkSettings {
-    /// What a projector that does not answer costs.
+    /// What a projector that cannot be reached, or that does not greet, costs.
     #[must_use]
     pub fn budget(&self) -> Duration {
         self.timeout
+    }
+
+    /// What a probe takes at the most. What has not been asked by then, the
+    /// less important last, is not read.
+    #[must_use]
+    pub fn limit(&self) -> Duration {
+        self.timeout * 3 + SLACK
     }
 }
 

@@ -64,6 +64,13 @@ impl TcpSettings {
     pub fn budget(&self) -> Duration {
         self.timeout
     }
+
+    /// What a probe takes at the most: a time-out for the connection and one
+    /// for what is said then.
+    #[must_use]
+    pub fn limit(&self) -> Duration {
+        self.timeout * 2
+    }
 }
 
 #[derive(Deserialize)]

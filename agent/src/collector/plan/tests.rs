@@ -42,9 +42,9 @@ fn pings(intervals: &[Option<u32>]) -> Vec<Arc<Device>> {
     }))
 }
 
-/// A site in virtual time: the dead cost their whole budget, the living
-/// answer after some milliseconds, and any number is on the way at once, as
-/// with engines.
+/// A site in virtual time: the dead cost their whole budget, the slow all that
+/// a probe may cost, the others answer after some milliseconds, and any number
+/// is on the way at once, as with engines.
 struct Site {
     plan: Plan,
     began: Instant,
@@ -52,6 +52,7 @@ struct Site {
     devices: Vec<Arc<Device>>,
     dead: HashSet<usize>,
     never: HashSet<usize>,
+    slow: HashSet<usize>,
     /// What is on its way: when it answers.
     on_the_way: BinaryHeap<Reverse<(Instant, usize)>>,
     busy: HashSet<usize>,
@@ -76,6 +77,7 @@ impl Site {
             devices,
             dead: HashSet::new(),
             never: HashSet::new(),
+            slow: HashSet::new(),
             on_the_way: BinaryHeap::new(),
             busy: HashSet::new(),
             flights: BTreeMap::new(),
@@ -105,9 +107,13 @@ impl Site {
             if self.never.contains(&start.index) {
                 continue;
             }
-            let takes = match self.dead.contains(&start.index) {
-                true => self.devices[start.index].settings.budget(),
-                false => MS * (5 + u32::try_from(start.index % 40).unwrap()),
+            let settings = &self.devices[start.index].settings;
+            let takes = if self.dead.contains(&start.index) {
+                settings.budget()
+            } else if self.slow.contains(&start.index) {
+                settings.limit()
+            } else {
+                MS * (5 + u32::try_from(start.index % 40).unwrap())
             };
             self.on_the_way.push(Reverse((now + takes, start.ticket)));
         }
@@ -119,7 +125,7 @@ impl Site {
     fn answer(&mut self, ticket: usize) {
         let index = self.flights.remove(&ticket).unwrap();
         self.busy.remove(&index);
-        let Answer::Counts { index, .. } = self.plan.answered(ticket) else {
+        let Answer::Counts { index, .. } = self.plan.answered(ticket, self.now) else {
             return;
         };
         let now = self.now;
@@ -180,7 +186,10 @@ fn a_thousand_devices_with_a_fifth_dead_end_within_a_budget_and_a_fifth() {
         assert_eq!(site.sweeps.len(), 3, "{dead} dead: one every 300 s");
         let budget = 4 * S;
         for (at, over) in &site.sweeps {
-            assert_eq!((over.missing, over.deadline), (0, budget * 6 / 5));
+            assert_eq!(
+                (&over.missing[..], over.deadline),
+                (&[][..], budget * 6 / 5)
+            );
             assert!(
                 over.took <= over.deadline,
                 "{dead} dead, at {at:?}: {over:?}"
@@ -210,12 +219,13 @@ fn a_sweep_is_a_stream_and_no_burst_and_neighbours_do_not_follow_each_other() {
 }
 
 #[test]
-fn what_was_offline_comes_last() {
+fn what_was_offline_comes_first() {
     let mut site = Site::new(snmp(10));
     site.dead = HashSet::from([0, 3, 6]);
     site.alert_after = S;
     site.run(310 * S);
-    let second: Vec<usize> = site.starts.iter().rev().take(3).map(|s| s.1).collect();
+    let second = site.starts.iter().filter(|(at, _)| *at >= 300 * S);
+    let second: Vec<usize> = second.take(3).map(|(_, index)| *index).collect();
     assert_eq!(second.into_iter().collect::<HashSet<_>>(), site.dead);
 }
 
@@ -293,20 +303,37 @@ fn a_sweep_ends_without_what_does_not_answer_and_never_probes_it_twice() {
     site.never.insert(1);
     site.interval = 60 * S;
     site.run(400 * S);
-    let (at, over) = site.sweeps[0];
-    assert_eq!((over.missing, over.deadline), (1, 1800 * MS));
-    assert_eq!(at, 3 * 1500 * MS + CLOSE_SLACK);
+    let (at, over) = &site.sweeps[0];
+    assert_eq!((&over.missing[..], over.deadline), (&[1][..], 1800 * MS));
+    assert_eq!(*at, 1800 * MS + CLOSE_SLACK);
     assert_eq!(site.probed(1), [0], "it is still on its way");
     assert_eq!(site.probed(2).len(), 7);
     // Given up after its time, it is probed again, and an answer to the old
     // probe is nobody's.
     assert_eq!(site.plan.stuck(site.now), [1]);
     let (&old, _) = site.flights.iter().next().unwrap();
-    assert_eq!(site.plan.answered(old), Answer::Nobodys);
+    assert_eq!(site.plan.answered(old, site.now), Answer::Nobodys);
     site.busy.clear();
     site.never.clear();
     site.run(500 * S);
     assert!(site.probed(1).len() > 1);
+}
+
+#[test]
+fn a_sweep_says_who_answered_after_its_deadline() {
+    let mut site = Site::new(devices((1..=4).map(|last| {
+        let driver = if last == 2 { "pjlink" } else { "ping" };
+        serde_json::json!({"ip": format!("10.0.0.{last}"), "driver": driver})
+    })));
+    // It lives and is slow: a probe takes all that the driver grants it.
+    site.slow.insert(1);
+    site.interval = 60 * S;
+    site.run(70 * S);
+    let (_, over) = &site.sweeps[0];
+    assert_eq!(over.deadline, 2400 * MS, "what the dead cost, and a fifth");
+    let late: Vec<usize> = over.late.iter().map(|(index, _)| *index).collect();
+    assert_eq!((late, over.missing.len()), (vec![1], 0));
+    assert!(over.late[0].1 >= 10 * S && over.took >= 10 * S, "{over:?}");
 }
 
 #[test]
@@ -324,8 +351,8 @@ fn a_changed_configuration_is_swept_at_once_and_old_answers_do_not_count() {
     assert_eq!(site.probed(0), [0, 1]);
     assert_eq!(site.probed(1), [0, 0]);
     assert_eq!(site.probed(2), [0]);
-    let (_, over) = *site.sweeps.last().unwrap();
-    assert_eq!(over.missing, 0);
+    let (_, over) = site.sweeps.last().unwrap();
+    assert!(over.missing.is_empty(), "{over:?}");
 
     // One that left and came back in between is not probed twice either.
     site.run(320 * S);

@@ -26,6 +26,10 @@ pub use oid::Oid;
 pub use profile::{PROFILES, Profile};
 pub use reading::{Limits, Reading, ReadingKind, Thresholds};
 
+/// A probe whose agent answers may last this many times as long as one whose
+/// agent does not.
+const PATIENCE: u32 = 4;
+
 /// How a device is asked over SNMP.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SnmpSettings {
@@ -47,6 +51,13 @@ impl SnmpSettings {
     #[must_use]
     pub fn budget(&self) -> Duration {
         self.timeout * (u32::from(self.retries) + 1)
+    }
+
+    /// What a probe takes at the most. Its readings can need several
+    /// requests, and a slow agent is waited for at each.
+    #[must_use]
+    pub fn limit(&self) -> Duration {
+        self.budget() * PATIENCE
     }
 }
 
