@@ -142,10 +142,10 @@ fn a_slow_projector_is_read_as_far_as_its_time_goes_and_never_probed_twice_at_on
         let found = state.observations.iter().find(|o| o.device.ip == slow_ip);
         let finding = &found.unwrap().finding;
         assert_eq!(finding.status, Status::Online, "{finding:?}");
-        assert_eq!(finding.metrics["pjlink_ok"], true);
-        assert_eq!(finding.metrics["pjlink_power_label"], "on");
-        assert_eq!(finding.metrics["pjlink_lamp_hours"], 1234);
-        assert!(!finding.metrics.contains_key("pjlink_filter_models"));
+        assert_eq!(finding.metrics()["pjlink_ok"], true);
+        assert_eq!(finding.metrics()["pjlink_power_label"], "on");
+        assert_eq!(finding.metrics()["pjlink_lamp_hours"], 1234);
+        assert!(!finding.metrics().contains_key("pjlink_filter_models"));
 
         // Everything that can ask for a probe asks all the time.
         let begun = || seen.lock().unwrap()[&slow_ip].begun;

@@ -31,8 +31,9 @@ const OPEN_MAX: usize = 1000;
 const RESERVED: u64 = 128;
 /// Where the limit is lower than that: one conversation after the other.
 const OPEN_MIN: usize = 4;
-/// Conversations that begin between two looks at the sockets.
-const BEGIN_MAX: usize = 64;
+/// Conversations that begin between two looks at the sockets. With few, those
+/// that live would keep the dead from beginning, whose time-outs end a sweep.
+const BEGIN_MAX: usize = 256;
 /// Reads of one socket before the others have their turn.
 const READS_MAX: usize = 16;
 const BUFFER_BYTES: usize = 2048;
