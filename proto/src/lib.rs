@@ -10,6 +10,7 @@
 //! | [`config`] | a site's configuration, from text to validated values |
 //! | [`driver`] | the settings of each driver |
 //! | [`schedule`] | when a device is expected to be on |
+//! | [`zones`] | the time zones of the IANA database |
 //! | [`verdict`] | what an observation means |
 //! | [`report`] | the body of `POST /ingest` |
 //! | [`suggestion`] | the body of `POST /suggestions` |
@@ -29,5 +30,6 @@ pub mod secret;
 pub mod suggestion;
 pub mod text;
 pub mod verdict;
+pub mod zones;
 
 pub use field::FieldError;

@@ -16,12 +16,7 @@ use serde::Deserialize;
 
 use crate::FieldError;
 
-/// The zone of an IANA name, from the database in the binary; `None` where
-/// there is no such zone.
-#[must_use]
-pub fn zone(name: &str) -> Option<TimeZone> {
-    TimeZone::get(name).ok()
-}
+pub use crate::zones::zone;
 
 /// Weekly rules in one time zone.
 #[derive(Debug, Clone, PartialEq)]

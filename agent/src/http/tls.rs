@@ -4,14 +4,15 @@
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use der::asn1::{AnyRef, GeneralizedTime, UtcTime};
+use der::{Decode, Reader, SliceReader, Tag, TagNumber, Tagged};
 use jiff::Timestamp;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{self, CryptoProvider};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme};
-use x509_cert::Certificate;
-use x509_cert::der::Decode;
 
 /// Makes sessions.
 #[derive(Debug, Clone)]
@@ -88,10 +89,40 @@ impl Session {
 }
 
 fn not_after(certificate: &[u8]) -> Option<Timestamp> {
-    let certificate = Certificate::from_der(certificate).ok()?;
-    let end = certificate.tbs_certificate.validity.not_after;
-    let seconds = i64::try_from(end.to_unix_duration().as_secs()).ok()?;
+    let end = validity_end(certificate).ok()?;
+    let seconds = i64::try_from(end.as_secs()).ok()?;
     Timestamp::from_second(seconds).ok()
+}
+
+/// `notAfter` as time since 1970. What is around it is stepped over: to
+/// decode a whole certificate for one date takes 40 KB of program.
+fn validity_end(certificate: &[u8]) -> der::Result<Duration> {
+    let inside = |bytes| AnyRef::from_der(bytes).map(AnyRef::value);
+    let certificate = inside(certificate)?;
+    let to_be_signed = AnyRef::decode(&mut SliceReader::new(certificate)?)?;
+    let mut fields = SliceReader::new(to_be_signed.value())?;
+    // A version, where there is one, then serialNumber, signature and issuer.
+    let version = Tag::ContextSpecific {
+        constructed: true,
+        number: TagNumber::N0,
+    };
+    let before_validity = if fields.peek_tag()? == version { 4 } else { 3 };
+    for _ in 0..before_validity {
+        AnyRef::decode(&mut fields)?;
+    }
+    let validity = AnyRef::decode(&mut fields)?;
+    let mut times = SliceReader::new(validity.value())?;
+    AnyRef::decode(&mut times)?;
+    let not_after = AnyRef::decode(&mut times)?;
+    // UTCTime until 2049 (RFC 5280, section 4.1.2.5.1).
+    match not_after.tag() {
+        Tag::UtcTime => not_after
+            .decode_as::<UtcTime>()
+            .map(|time| time.to_unix_duration()),
+        _ => not_after
+            .decode_as::<GeneralizedTime>()
+            .map(|time| time.to_unix_duration()),
+    }
 }
 
 /// Takes every certificate: see the driver's word on that. The handshake's
@@ -141,5 +172,47 @@ impl ServerCertVerifier for Whoever {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_certificate_is_read() {
+        for (end, seconds) in [
+            ((2049, 12, 31), 2_524_521_600),
+            ((2050, 1, 1), 2_524_608_000),
+            ((2001, 2, 3), 981_158_400),
+        ] {
+            let mut params = rcgen::CertificateParams::new(vec!["room.test".to_owned()]).unwrap();
+            params.not_after = rcgen::date_time_ymd(end.0, end.1, end.2);
+            let key = rcgen::KeyPair::generate().unwrap();
+            let certificate = params.self_signed(&key).unwrap();
+            let der = certificate.der();
+            assert_eq!(
+                not_after(der),
+                Some(Timestamp::from_second(seconds).unwrap())
+            );
+            for length in 0..der.len().min(200) {
+                assert_eq!(not_after(&der[..length]), None, "{length}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_certificate_has_no_end() {
+        for bytes in [
+            &b""[..],
+            b"\x30\x00",
+            b"\x30\x02\x30\x00",
+            b"\x30\x80\x30\x80",
+            b"GET / HTTP/1.1",
+        ] {
+            assert_eq!(not_after(bytes), None);
+        }
     }
 }

@@ -248,12 +248,9 @@ fn place(building: &str, floor: &str, room: &str) -> String {
 
 /// The names of the time zones that the pages suggest.
 fn zones() -> Vec<String> {
-    let mut zones: Vec<String> = jiff::tz::db()
-        .available()
-        .map(|name| name.to_string())
-        .filter(|name| name.contains('/') || name == "UTC")
+    av_proto::zones::names()
+        .filter(|name| name.contains('/') || *name == "UTC")
         .filter(|name| !name.starts_with("Etc/") && !name.starts_with("posix"))
-        .collect();
-    zones.sort_unstable();
-    zones
+        .map(str::to_owned)
+        .collect()
 }
