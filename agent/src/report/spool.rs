@@ -359,7 +359,7 @@ impl Spool {
         let written = self
             .writer
             .write_all(&encoded.concat())
-            .and_then(|()| self.writer.sync_data());
+            .and_then(|()| segment.sync(&self.writer));
         if let Err(source) = written {
             // Half of it must not stand before the next record.
             let _ = self.writer.set_len(segment.bytes);

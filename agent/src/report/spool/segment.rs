@@ -10,7 +10,6 @@ use jiff::Timestamp;
 
 use super::Now;
 use crate::clock::WRITTEN;
-use crate::durable::sync_parent;
 
 const MAGIC: &[u8; 8] = b"AVSPOOL1";
 const MAGIC_BYTES: u64 = MAGIC.len() as u64;
@@ -66,6 +65,8 @@ fn decode_header(bytes: &[u8; HEADER_BYTES]) -> (usize, u32, Header) {
 #[derive(Debug)]
 pub(super) struct Segment {
     pub(super) path: PathBuf,
+    /// Its name may not be on the disk yet.
+    is_new: bool,
     /// The number of its first record, there or to come.
     pub(super) first: u64,
     /// Its records.
@@ -79,7 +80,7 @@ pub(super) struct Segment {
 
 impl Segment {
     /// A new segment with nothing in it. The sync of its first record makes it
-    /// durable, its name in the directory is so now.
+    /// and its name in the directory durable.
     pub(super) fn create(dir: &Path, first: u64) -> io::Result<(Self, File)> {
         let path = dir.join(format!("{first:020}{SUFFIX}"));
         let mut file = OpenOptions::new()
@@ -89,9 +90,9 @@ impl Segment {
             .open(&path)?;
         file.set_len(0)?;
         file.write_all(MAGIC)?;
-        sync_parent(&path)?;
         let segment = Self {
             path,
+            is_new: true,
             first,
             count: 0,
             bytes: MAGIC_BYTES,
@@ -101,11 +102,24 @@ impl Segment {
         Ok((segment, file))
     }
 
+    /// Waits until what was written to `file`, which is its own, is on the disk,
+    /// and its name too. A new one's file system is synced for that: one write
+    /// to the disk, where a sync of the file and one of the directory are two.
+    pub(super) fn sync(&mut self, file: &File) -> io::Result<()> {
+        if self.is_new {
+            rustix::fs::syncfs(file)?;
+            self.is_new = false;
+            return Ok(());
+        }
+        file.sync_data()
+    }
+
     /// Looks a segment through by its headers, without reading the payloads.
     pub(super) fn index(path: &Path) -> io::Result<Self> {
         let metadata = fs::metadata(path)?;
         let mut segment = Self {
             path: path.to_owned(),
+            is_new: false,
             first: first_of(path).ok_or_else(|| io::Error::other("is not a segment's name"))?,
             count: 0,
             bytes: metadata.len(),
