@@ -7,10 +7,13 @@
   function done(answer, id) {
     if (answer.status >= 300 || answer.status === 0) {
       const fields = (answer.body.fields ?? []).map(({ field, problem }) => `${field}: ${problem}`);
-      av.say([answer.body.error, ...fields].join(" — "), true);
+      av.say(fields.join(" — ") || answer.body.error, true);
       return;
     }
     document.getElementById(`suggestion-${id}`).remove();
+    const total = document.getElementById("total");
+    total.textContent = String(Number(total.textContent) - 1);
+    if (!found.querySelector("article")) location.reload();
   }
 
   found.addEventListener("submit", async (event) => {

@@ -622,6 +622,166 @@ step("the audit log: who did what, filtered and paged", async () => {
   sql("DELETE FROM audit WHERE actor = 'robot'");
 });
 
+step("equipment found: one is accepted, one dismissed, in either language", async () => {
+  const { site_token: token } = JSON.parse(readFileSync(path.join(dir, "agent", "config.json"), "utf8"));
+  const found = [
+    { ip: "10.7.0.1", vendor: "APC", model: "AP8853", name: "APC AP8853", type: "pdu", driver: "snmp", driver_config: { snmp: { profile: "pdu_apc" } }, evidence: ["answers ping in 0.4 ms", "SNMP sysObjectID: 1.3.6.1.4.1.318.1.3.4.6"] },
+    { ip: "10.7.0.2", vendor: "Epson", model: "EB-<b>L1</b>", name: "Beamer", type: "projector", driver: "pjlink", evidence: ["answers the PJLink search (class 2)", "PJLink: wants a password"] },
+    { ip: "10.7.0.3", mac: "02:00:00:00:00:03", evidence: ["MAC 02:00:00:00:00:03: given locally"] },
+  ];
+  const suggest = async () => {
+    const site_name = sql(`SELECT name FROM sites WHERE id = ${site}`);
+    const answer = await fetch(`${url}/suggestions`, { method: "POST", headers: { "Content-Type": "application/json", "X-Site-Token": token }, body: JSON.stringify({ site_name, found }) });
+    assert.equal(answer.status, 200, await answer.text());
+  };
+  await suggest();
+  await page.goto(`/sites/${site}`);
+  await page.getByRole("link", { name: "Equipment found" }).click();
+  const article = (where, ip) => where.locator("article", { hasText: ip });
+  await article(page, "10.7.0.2").getByRole("heading", { name: "Epson EB-<b>L1</b>" }).waitFor();
+  await picture(page, "suggestions");
+  // What no driver is known for is added by hand, not from here.
+  assert(await article(page, "10.7.0.3").getByRole("button", { name: "Watch it" }).isDisabled());
+  await article(page, "10.7.0.1").getByLabel("Name").fill("Power strip");
+  await article(page, "10.7.0.1").getByLabel("Room").fill("Rack");
+  await article(page, "10.7.0.1").getByRole("button", { name: "Watch it" }).click();
+  await article(page, "10.7.0.1").waitFor({ state: "detached" });
+  assert.equal(sql(`SELECT name || '|' || room || '|' || driver || '|' || (driver_config #>> '{snmp,profile}') FROM devices WHERE site_id = ${site} AND ip = '10.7.0.1'`), "Power strip|Rack|snmp|pdu_apc");
+  // What is wrong with an acceptance is said, and the suggestion stays.
+  await article(page, "10.7.0.2").getByLabel("Name").fill("   ");
+  await article(page, "10.7.0.2").getByRole("button", { name: "Watch it" }).click();
+  await page.getByText("name: is empty", { exact: true }).waitFor();
+  assert.equal(await page.locator("#total").textContent(), "2");
+  await picture(page, "suggestions-error");
+  assert.equal(sql(`SELECT count(*) FROM devices WHERE site_id = ${site} AND ip = '10.7.0.2'`), "0");
+
+  const french = await browser.newContext({ locale: "fr-FR", baseURL: url, viewport: { width: 1280, height: 900 }, storageState: await context.storageState() });
+  const hers = await french.newPage();
+  watch(hers);
+  await hers.goto(`/sites/${site}/suggestions`);
+  await hers.getByText("Équipements trouvés").first().waitFor();
+  await picture(hers, "fr-suggestions");
+  await article(hers, "10.7.0.2").getByRole("button", { name: "Écarter" }).click();
+  await article(hers, "10.7.0.2").waitFor({ state: "detached" });
+  // Found again as it was, it does not come back.
+  await suggest();
+  await hers.reload();
+  assert.equal(await hers.locator("article").count(), 1);
+  await hers.getByRole("link", { name: "Tous" }).click();
+  await article(hers, "10.7.0.1").getByText("Accepté: anna").waitFor();
+  await article(hers, "10.7.0.2").getByText("Écarté: anna").waitFor();
+  await picture(hers, "fr-suggestions-all");
+  await french.close();
+  await page.goto(`/sites/${site}/suggestions?all=1`);
+  await article(page, "10.7.0.1").getByText("Accepted: anna").waitFor();
+  await article(page, "10.7.0.1").getByRole("link", { name: "APC AP8853" }).click();
+  await page.waitForURL(/\/devices\/\d+$/);
+  await page.getByText("Rack").first().waitFor();
+});
+
+/** A driver's fields by their labels, a wrong value of one, and what is stored. */
+const DRIVERS = [
+  {
+    driver: "http",
+    fields: { Protocol: "true", Port: "8443", Path: "/health?x=1", "Host asked for": "display.example", "Statuses that are well": "200-299, 401", "Text that must come": "all well", "Warn before the certificate": "30", "Time-out": "4.5" },
+    wrong: ["Statuses that are well", "20x-299", "driver_config.http.expect_status"],
+    stored: { http: { tls: true, port: 8443, path: "/health?x=1", host: "display.example", expect_status: ["200-299", "401"], body_match: "all well", expiry_warn_days: 30, timeout_s: 4.5 } },
+  },
+  {
+    driver: "tcp",
+    fields: { Port: "23", "Time-out": "3", "Text to send": "HELP\\r\\n", "regular expression": "^login[: ]" },
+    wrong: ["regular expression", "(", "driver_config.tcp.banner_regex"],
+    stored: { tcp: { port: 23, timeout_s: 3, send: "HELP\\r\\n", banner_regex: "^login[: ]" } },
+  },
+  {
+    driver: "snmp",
+    fields: {
+      Version: "3", User: "watch", "Security level": "authPriv", "Authentication by": "SHA-256", "Authentication password": "eight chars or more", "Encryption by": "AES-128", "Encryption password": "eight others or more",
+      Context: "rack", Profile: "ups", Port: "1161", "Time-out": "1.5", Retries: "2",
+    },
+    wrong: ["Authentication password", "short", "driver_config.snmp.v3.auth_password"],
+    secret: ["Authentication password", "Encryption password"],
+    stored: {
+      snmp: {
+        version: "3", profile: "ups", port: 1161, timeout_s: 1.5, retries: 2,
+        v3: { user: "watch", level: "authPriv", auth_protocol: "SHA-256", auth_password: "eight chars or more", priv_protocol: "AES-128", priv_password: "eight others or more", context: "rack" },
+      },
+    },
+  },
+];
+
+/** The labels that are seen in a form, in lower case. */
+const labels = (page) => page.locator("#device-form label").evaluateAll((all) => all
+  .filter((label) => label.checkVisibility())
+  .map((label) => [...label.childNodes].filter((part) => part.nodeType === Node.TEXT_NODE).map((part) => part.textContent).join(" ").trim().toLowerCase()));
+
+for (const { driver, fields, wrong: [wrongLabel, wrongValue, wrongField], secret = [], stored } of DRIVERS) {
+  step(`a device of driver ${driver}: what is wrong is named, and what is stored comes back`, async () => {
+    const field = (label) => page.locator(`[data-driver=${driver}]`).getByLabel(label);
+    const enter = async (label, value) => {
+      if (await field(label).evaluate((input) => input.tagName) === "SELECT") await field(label).selectOption(value);
+      else await field(label).fill(value);
+    };
+    const ip = `10.6.0.${1 + DRIVERS.findIndex((one) => one.driver === driver)}`;
+    await page.goto(`/sites/${site}/devices/new`);
+    await page.locator("form[data-ready]").waitFor();
+    await page.getByLabel("Name").fill(`By ${driver}`);
+    await page.getByLabel("IP address").fill(ip);
+    await page.getByLabel("Driver").selectOption(driver);
+    for (const [label, value] of Object.entries(fields)) await enter(label, value);
+    const seen = await labels(page);
+    for (const one of seen) assert.equal(seen.filter((other) => other.includes(one)).length, 1, `"${one}" stands in more than one label of ${seen}`);
+    await enter(wrongLabel, wrongValue);
+    await page.getByRole("button", { name: "Save" }).click();
+    await page.locator(`[data-field="${wrongField}"] .field-problem`).waitFor();
+    assert.equal(await page.locator(".field-problem").count(), 1, "only that one is wrong");
+    assert(await field(wrongLabel).evaluate((input) => input === document.activeElement), "the wrong field has the focus");
+    await picture(page, `device-form-${driver}`, `[data-driver=${driver}]`);
+    await enter(wrongLabel, fields[wrongLabel]);
+    await page.getByRole("button", { name: "Save" }).click();
+    await page.waitForURL(/\/devices\/\d+$/);
+    const added = /\d+$/.exec(page.url())[0];
+    const config = () => JSON.parse(sql(`SELECT driver_config FROM devices WHERE id = ${added}`));
+    assert.deepEqual(config(), stored);
+    await picture(page, `device-${driver}`);
+    const content = await page.content();
+    for (const label of secret) assert(!content.includes(fields[label]), "a secret is in the page");
+
+    await page.goto(`/devices/${added}/edit`);
+    await page.locator("form[data-ready]").waitFor();
+    for (const [label, value] of Object.entries(fields)) {
+      const shown = await field(label).inputValue();
+      if (secret.includes(label)) assert(shown !== "" && shown !== value, `${label} is masked`);
+      else assert.equal(shown, value, label);
+    }
+    // Saved as it is shown, it stays as it is stored, secrets included.
+    await page.getByLabel("Floor").fill("2");
+    await page.getByRole("button", { name: "Save" }).click();
+    await page.waitForURL(/\/devices\/\d+$/);
+    assert.equal(sql(`SELECT floor FROM devices WHERE id = ${added}`), "2");
+    assert.deepEqual(config(), stored);
+    sql(`DELETE FROM devices WHERE id = ${added}`);
+  });
+}
+
+step("the device form in French: no label stands in another, whatever the driver", async () => {
+  const french = await browser.newContext({ locale: "fr-FR", baseURL: url, viewport: { width: 1280, height: 900 }, storageState: await context.storageState() });
+  const hers = await french.newPage();
+  watch(hers);
+  await hers.goto(`/sites/${site}/devices/new`);
+  await hers.locator("form[data-ready]").waitFor();
+  for (const driver of ["ping", "pjlink", "snmp", "tcp", "http"]) {
+    await hers.getByLabel("Pilote").selectOption(driver);
+    for (const version of driver === "snmp" ? ["1", "3"] : [null]) {
+      if (version) await hers.getByLabel("Version").selectOption(version);
+      const seen = await labels(hers);
+      for (const one of seen) assert.equal(seen.filter((other) => other.includes(one)).length, 1, `"${one}" stands in more than one label of ${seen}`);
+    }
+    if (driver !== "ping" && driver !== "pjlink") await picture(hers, `fr-device-form-${driver}`, `[data-driver=${driver}]`);
+  }
+  await french.close();
+});
+
 step("users: add, a role, a password; a viewer only looks", async () => {
   await page.goto("/users");
   await page.locator("#user-form").getByLabel("Name").fill("victor");

@@ -315,13 +315,17 @@ pub(super) const CATALOGUE: &[(&str, &str, &str)] = &[
     ("driver.version", "Version", "Version"),
     ("driver.user", "User", "Utilisateur"),
     ("driver.level", "Security level", "Niveau de sécurité"),
-    ("driver.auth_protocol", "Authentication", "Authentification"),
+    (
+        "driver.auth_protocol",
+        "Authentication by",
+        "Authentification par",
+    ),
     (
         "driver.auth_password",
         "Authentication password",
         "Mot de passe d'authentification",
     ),
-    ("driver.priv_protocol", "Encryption", "Chiffrement"),
+    ("driver.priv_protocol", "Encryption by", "Chiffrement par"),
     (
         "driver.priv_password",
         "Encryption password",
