@@ -15,7 +15,7 @@ fn settings() -> &'static [HttpSettings] {
     SETTINGS.get_or_init(|| {
         [
             r#"{"http":{}}"#,
-            r#"{"http":{"expect_status":"200-299","body_match":"ready"}}"#,
+            r#"{"http":{"expect_status":["200-299"],"body_match":"ready"}}"#,
         ]
         .iter()
         .map(|config| {

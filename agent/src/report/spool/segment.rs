@@ -297,7 +297,12 @@ impl Reader {
         let mut hasher = crc32fast::Hasher::new();
         hasher.update(&head[8..]);
         hasher.update(&payload);
-        if hasher.finalize() != crc {
+        // One that carries `acked` alone has the number of the record before it.
+        let expected = match length {
+            0 => Some(self.read),
+            _ => self.read.checked_add(1),
+        };
+        if hasher.finalize() != crc || expected != Some(header.seq) {
             return Ok(damaged);
         }
         self.offset = start + (HEADER_BYTES + length) as u64;

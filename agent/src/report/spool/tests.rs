@@ -410,3 +410,31 @@ fn refused_reports_are_kept_for_a_person_but_not_for_ever() {
         .count();
     assert_eq!(kept, REFUSED_KEPT);
 }
+
+/// Found by fuzzing: a record whole in itself, with a number that no spool
+/// would have given it there, came before one with a smaller number.
+#[test]
+fn a_number_out_of_order_is_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let payload = encode(&report("a"), &stamp()).unwrap();
+    let record = |seq| {
+        let header = Header {
+            seq,
+            acked: 0,
+            dropped: 0,
+        };
+        segment::encode_record(&header, &payload)
+    };
+    let bytes = [b"AVSPOOL1".to_vec(), record(1), record(u64::MAX), record(7)];
+    fs::write(
+        dir.path().join("00000000000000000001.spool"),
+        bytes.concat(),
+    )
+    .unwrap();
+    let mut spool = open(dir.path());
+    assert_eq!(drain(&mut spool), [(1, "a".to_owned())]);
+    append(&mut spool, "b");
+    let taken = drain(&mut spool);
+    assert_eq!(taken.len(), 1);
+    assert!(taken[0].0 > 1 && taken[0].1 == "b", "{taken:?}");
+}
