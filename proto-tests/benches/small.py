@@ -200,6 +200,7 @@ def measure(pid):
     last, took = proc(pid), time.time() - began
     swept = quarter * (SWEEPS // quarter)
     late = metric("av_agent_sweeps_late_total") - late
+    sent = len({seq for at, seq, _ in reports[reported:]})
     calls = writes(pid, TRACED)
     wait_quiet()
     time.sleep(5)
@@ -223,7 +224,7 @@ def measure(pid):
         ("CPU with a sweep every 300 s", f"{100 * usual:.2f} % of a core", "under 0.5 %"),
         ("sweeps that missed their deadline", f"{late:.0f} of {swept}", ""),
         ("reports for %d sweeps" % swept,
-         str(len({seq for at, seq, _ in reports[reported:]})), "two of 500 devices each"),
+         str(sent), "two of 500 devices each"),
         ("calls that reach the disk, %d sweeps" % TRACED,
          ", ".join(f"{count} {name}" for name, count in calls.items()) or "none",
          "one a sweep"),
