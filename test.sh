@@ -6,7 +6,10 @@
 #   ./test.sh --arm            and the agent for arm64 and armhf, built and run
 #                              under qemu through the whole main job
 #   ./test.sh --deb            and the Debian packages: installed, upgraded,
-#                              removed and purged in a folder; takes root
+#                              removed and purged in a folder; takes root. With
+#                              --arm those of the agent for ARM too
+#   ./test.sh --if-possible    leaves out what --arm and --deb name, and says
+#                              so, where what it needs cannot be had
 #   ./test.sh --schemathesis   and the API against its own description; takes
 #                              schemathesis from PyPI, and some minutes
 #   ./test.sh --upgrade        and agents and backends of the newest tag with
@@ -32,6 +35,7 @@ usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$root/test.sh"; }
 msrv=no
 arm=no
 deb=no
+if_possible=no
 schemathesis=no
 upgrade=no
 install=yes
@@ -42,6 +46,7 @@ while [ $# -gt 0 ]; do
     --msrv) msrv=yes ;;
     --arm) arm=yes ;;
     --deb) deb=yes ;;
+    --if-possible) if_possible=yes ;;
     --schemathesis) schemathesis=yes ;;
     --upgrade) upgrade=yes ;;
     --no-install) install=no ;;
@@ -74,11 +79,19 @@ need_cargo
 cd "$root" || exit 1
 
 failed=()
+left_out=()
 step() {
-    local name=$1
+    local name=$1 status=0 began=$SECONDS
     shift
     say "── $name"
-    "$@" || failed+=("$name")
+    "$@" || status=$?
+    say "   $((SECONDS - began)) s"
+    if [ "$status" -eq 77 ] && [ "$if_possible" = yes ]; then
+        say "$name: left out, since what it needs cannot be had here"
+        left_out+=("$name")
+    elif [ "$status" -ne 0 ]; then
+        failed+=("$name")
+    fi
 }
 
 log=$(mktemp)
@@ -103,6 +116,12 @@ arm_tests() {
     scripts/test-arm.sh "${options[@]}" </dev/null 2>&1 | tee "$arm_log"
 }
 
+deb_tests() {
+    local -a options=()
+    [ "$arm" = no ] || options+=(--arm)
+    scripts/test-deb.sh "${options[@]}" </dev/null
+}
+
 upgrade_tests() { scripts/test-upgrade.sh </dev/null 2>&1 | tee "$upgrade_log"; }
 
 shell_scripts() {
@@ -123,7 +142,7 @@ if [ "$arm" = yes ]; then
     step 'ARM' arm_tests
 fi
 if [ "$deb" = yes ]; then
-    step 'Debian packages' scripts/test-deb.sh
+    step 'Debian packages' deb_tests
 fi
 [ "$web" = no ] || step 'web interface' web_tests
 if [ "$schemathesis" = yes ]; then
@@ -139,6 +158,10 @@ read -r passed failures < <(awk '
     # web: 30 passed, 0 failed
     ($1 == "web:" || $1 == "upgrade:") && $3 == "passed," { passed += $2; failed += $4 }
     END { print passed + 0, failed + 0 }' "$log" "$web_log" "$arm_log" "$upgrade_log")
+if [ ${#left_out[@]} -gt 0 ]; then
+    printf -v list '%s, ' "${left_out[@]}"
+    say "left out: ${list%, }"
+fi
 if [ ${#failed[@]} -gt 0 ]; then
     printf -v list '%s, ' "${failed[@]}"
     say "✗ failed: ${list%, }"

@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 import pwd
+import re
 import shutil
 import signal
 import socket
@@ -310,6 +311,30 @@ def admin_works(backend, who, site, ip):
     return site_id
 
 
+def pages_work(backend, name):
+    """Every page that links lead to from the first one, for an administrator;
+    returns how many."""
+    status, headers, text = request("POST", f"{backend.url}/login", {},
+                                    {"name": name, "password": PASSWORD})
+    assert status in (200, 204), (status, text)
+    cookie = {"Cookie": headers["Set-Cookie"].split(";")[0]}
+    seen, waiting = set(), ["/"]
+    while waiting:
+        path = waiting.pop(0)
+        seen.add(path)
+        status, headers, text = backend.get(path, cookie)
+        assert status == 200, (path, status, text)
+        if not headers["Content-Type"].startswith("text/html"):
+            continue
+        assert 'action="/login"' not in text, f"{path} asks for a log-in"
+        # One look at each page: filters and sorting lead back to it.
+        for link in re.findall(r'href="(/[^"#?]*)', text):
+            if link not in seen and link not in waiting:
+                waiting.append(link)
+    assert len(seen) > 5, seen
+    return len(seen)
+
+
 def report(site, seq, ip, status, verdict):
     return {
         "site_name": site, "report": {"stream": "upgrade", "seq": seq},
@@ -353,6 +378,7 @@ def side_by_side(stack, folder, postgres, projector, old, new):
     print(f"  schema {old_schema} -> {new_schema}")
     assert before.config(token)["config_hash"] == hash_before, "a migration changes no hash"
     postgres.sql(database, "DELETE FROM devices")
+    pages = []
     for seq, backend in enumerate([before, after, before, after], 1):
         # Both serve configurations, take reports and administer.
         main_job(postgres, database, "Lyon", backend, agent, projector)
@@ -369,8 +395,13 @@ def side_by_side(stack, folder, postgres, projector, old, new):
                 assert (known["status"], known["verdict"]) == (status, verdict), known
         postgres.sql(database, "DELETE FROM devices")
         admin_works(backend, who, "Lyon", "10.7.7.7")
+        add_projector(postgres, database, "Lyon", "10.6.6.6", 1)
+        pages.append(pages_work(backend, "anna"))
+        postgres.sql(database, "DELETE FROM devices")
         time.sleep(0.1)
         assert before.config(token)["config_hash"] == after.config(token)["config_hash"]
+
+    print(f"  pages served by the old one: {pages[0]}, by the new one: {pages[1]}")
 
     # The agent's program is changed with reports in its spool, and back.
     for programs in [new, old, new]:

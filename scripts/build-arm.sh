@@ -6,6 +6,9 @@
 #   scripts/build-arm.sh arm64          only that one
 #   scripts/build-arm.sh --no-install   complains about missing packages
 #                                       instead of installing them
+#   scripts/build-arm.sh --prepare      only gets what the build needs
+#
+# It ends with 77 where that cannot be had.
 #
 # The compiler is the oldest Rust promised, from Debian's packages and with
 # their standard libraries for ARM, unpacked into a folder of its own (see
@@ -20,6 +23,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$root/scripts/lib.sh"
 
 install=yes
+prepare=no
 architectures=()
 while [ $# -gt 0 ]; do
     case $1 in
@@ -28,6 +32,7 @@ while [ $# -gt 0 ]; do
         exit 0
         ;;
     --no-install) install=no ;;
+    --prepare) prepare=yes ;;
     arm64 | armhf) architectures+=("$1") ;;
     *) die "build-arm.sh: there is no option or architecture $1" ;;
     esac
@@ -35,14 +40,24 @@ while [ $# -gt 0 ]; do
 done
 [ ${#architectures[@]} -gt 0 ] || architectures=(arm64 armhf)
 
-if [ "$install" = yes ]; then
-    install_missing "$root" missing_arm_packages
-else
-    lacking=$(missing_arm_packages | tr '\n' ' ')
-    [ -z "$lacking" ] || die "Missing packages: $lacking"
+if [ "$prepare" = yes ]; then
+    if [ "$install" = yes ]; then
+        install_missing "$root" missing_arm_packages
+    else
+        lacking=$(missing_arm_packages | tr '\n' ' ')
+        [ -z "$lacking" ] || die "Missing packages: $lacking"
+    fi
+    get_rust "$root"
+    for architecture in "${architectures[@]}"; do
+        get_rust_target "$architecture" "$(arm_triple "$architecture")"
+    done
+    exit 0
 fi
 need_cargo
-get_rust "$root"
+preparation=(--prepare "${architectures[@]}")
+[ "$install" = yes ] || preparation+=(--no-install)
+# A process of its own, whose every failure means the same.
+"$root/scripts/build-arm.sh" "${preparation[@]}" || exit 77
 
 cd "$root"
 RUSTC=$(rust_folder)/rustc
@@ -58,10 +73,15 @@ glibc_of() {
     "$2-readelf" --version-info --wide "$1" | grep -o 'GLIBC_2[.][0-9]*' | sort -uV | tail -n 1
 }
 
+targets=()
+for architecture in "${architectures[@]}"; do
+    targets+=(--target "$(arm_triple "$architecture")")
+done
+# In one call: the last step of each takes one core for minutes.
+cargo build --release --locked -p av-agent "${targets[@]}"
+
 for architecture in "${architectures[@]}"; do
     triple=$(arm_triple "$architecture")
-    get_rust_target "$architecture" "$triple"
-    cargo build --release --locked -p av-agent --target "$triple"
     built=$CARGO_TARGET_DIR/$triple/release/av-agent
     prefix=aarch64-linux-gnu
     [ "$architecture" = arm64 ] || prefix=arm-linux-gnueabihf

@@ -9,6 +9,13 @@
 # They are put into target/debian, or under CARGO_TARGET_DIR. dpkg-deb makes
 # them, and not cargo-deb: a package is a folder of files that stand in
 # systemd/, and the programs come from three builds with two compilers.
+#
+# The environment says what this project cannot know:
+#
+#   AV_DEB_MAINTAINER   who publishes them, as "Name <address>"; without it an
+#                       address of example.org, which nobody reads
+#   AV_DEB_FOLDER       where they are put instead
+#   AV_DEB_PROFILE=dev  packs a quick build, for a test
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -37,7 +44,9 @@ need_cargo
 cd "$root"
 target=$(realpath -m "${CARGO_TARGET_DIR:-$root/target}")
 [ -n "$version" ] || version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
-mkdir -p "$target/debian"
+into=$(realpath -m "${AV_DEB_FOLDER:-$target/debian}")
+maintainer=${AV_DEB_MAINTAINER:-AV Monitoring maintainers <av-monitoring@example.org>}
+mkdir -p "$into"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -46,45 +55,46 @@ needs_glibc() { grep -ao 'GLIBC_2[.][0-9]*' "$1" | sort -uV | tail -n 1 | sed 's
 
 # package NAME ARCHITECTURE PROGRAM DOCUMENT
 package() {
-    local name=$1 architecture=$2 program=$3 document=$4 into=$work/$1_$2
-    local what="$root/systemd"
-    mkdir -p "$into/DEBIAN"
-    install -Dm755 "$program" "$into/usr/bin/$name"
-    install -Dm755 "$what/backoff.sh" "$into/usr/lib/av-monitoring/$name-backoff"
-    install -Dm644 "$what/$name.service" "$into/lib/systemd/system/$name.service"
-    [ "$name" != av-backend ] || install -Dm644 "$what/$name@.service" "$into/lib/systemd/system/$name@.service"
-    install -Dm644 "$what/$name.sysusers.conf" "$into/usr/lib/sysusers.d/$name.conf"
-    install -Dm644 "$what/$name.tmpfiles.conf" "$into/usr/lib/tmpfiles.d/$name.conf"
-    install -Dm644 "$root/docs/$document" "$into/usr/share/doc/$name/$document"
-    install -Dm640 "$what/${name#av-}.env" "$into/etc/av-monitoring/${name#av-}.env"
-    echo "/etc/av-monitoring/${name#av-}.env" >"$into/DEBIAN/conffiles"
+    local name=$1 architecture=$2 program=$3 document=$4 tree=$work/$1_$2
+    local what="$root/systemd" file="$into/${1}_${version}_$2.deb"
+    mkdir -p "$tree/DEBIAN"
+    install -Dm755 "$program" "$tree/usr/bin/$name"
+    install -Dm755 "$what/backoff.sh" "$tree/usr/lib/av-monitoring/$name-backoff"
+    install -Dm644 "$what/$name.service" "$tree/lib/systemd/system/$name.service"
+    [ "$name" != av-backend ] || install -Dm644 "$what/$name@.service" "$tree/lib/systemd/system/$name@.service"
+    install -Dm644 "$what/$name.sysusers.conf" "$tree/usr/lib/sysusers.d/$name.conf"
+    install -Dm644 "$what/$name.tmpfiles.conf" "$tree/usr/lib/tmpfiles.d/$name.conf"
+    install -Dm644 "$root/docs/$document" "$tree/usr/share/doc/$name/$document"
+    install -Dm640 "$what/${name#av-}.env" "$tree/etc/av-monitoring/${name#av-}.env"
+    echo "/etc/av-monitoring/${name#av-}.env" >"$tree/DEBIAN/conffiles"
     local script
     for script in postinst prerm postrm; do
-        sed "s/@NAME@/$name/g; s/@PART@/${name#av-}/g" "$what/deb/$script" >"$into/DEBIAN/$script"
-        chmod 755 "$into/DEBIAN/$script"
+        sed "s/@NAME@/$name/g; s/@PART@/${name#av-}/g" "$what/deb/$script" >"$tree/DEBIAN/$script"
+        chmod 755 "$tree/DEBIAN/$script"
     done
-    cat >"$into/DEBIAN/control" <<CONTROL
+    cat >"$tree/DEBIAN/control" <<CONTROL
 Package: $name
 Version: $version
 Architecture: $architecture
-Maintainer: AV monitoring <root@localhost>
+Maintainer: $maintainer
 Section: net
 Priority: optional
 Depends: libc6 (>= $(needs_glibc "$program")), libgcc-s1, ca-certificates, systemd | systemd-standalone-sysusers
-Installed-Size: $(du -sk --exclude=DEBIAN "$into" | cut -f 1)
+Installed-Size: $(du -sk --exclude=DEBIAN "$tree" | cut -f 1)
 Description: $(sed -n 's/^description = "\(.*\)"/\1/p' "$root/${name#av-}/Cargo.toml")
  Part of the monitoring of audio-visual equipment.
 CONTROL
     # Nothing of the builder's: files belong to root, and have one date.
     SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || date +%s) \
-        dpkg-deb --root-owner-group --build "$into" "$target/debian/${name}_${version}_$architecture.deb" >/dev/null
-    say "$target/debian/${name}_${version}_$architecture.deb: $(stat -c %s "$target/debian/${name}_${version}_$architecture.deb") bytes"
+        dpkg-deb --root-owner-group --build "$tree" "$file" >/dev/null
+    say "$file: $(stat -c %s "$file") bytes"
 }
 
 here=$(dpkg --print-architecture)
-# The test of the packages is content with a quick build: AV_DEB_PROFILE=dev.
 profile=${AV_DEB_PROFILE:-release}
-cargo build --profile "$profile" --locked -p av-agent -p av-backend
+# Each alone: neither has features of libraries that only the other wants.
+cargo build --profile "$profile" --locked -p av-agent
+cargo build --profile "$profile" --locked -p av-backend
 programs=$target/release
 [ "$profile" = release ] || programs=$target/debug
 package av-agent "$here" "$programs/av-agent" technician.md

@@ -31,11 +31,13 @@ cd "$root"
 need_cargo
 revision=${1:-$(git describe --tags --abbrev=0 2>/dev/null || echo "$FIRST")}
 
-work=''
+target=$(cargo metadata --format-version 1 --no-deps --locked |
+    python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')
+tree=''
+programs=''
 stop() {
-    [ -n "$work" ] || return 0
-    git worktree remove --force "$work/tree" 2>/dev/null || true
-    rm -rf "$work"
+    [ -z "$tree" ] || git worktree remove --force "$tree" 2>/dev/null || true
+    [ -z "$programs" ] || rm -rf "$programs"
 }
 trap stop EXIT
 trap 'exit 130' INT
@@ -43,16 +45,26 @@ trap 'exit 143' TERM
 
 old_bin=${AV_OLD_BIN:-}
 if [ -z "$old_bin" ]; then
-    git rev-parse --quiet --verify "$revision^{commit}" >/dev/null || die "There is no revision $revision here"
-    work=$(mktemp -d "${TMPDIR:-/tmp}/av-upgrade-XXXXXX")
-    git worktree add --quiet --detach "$work/tree" "$revision"
+    git rev-parse --quiet --verify "$revision^{commit}" >/dev/null ||
+        die "There is no revision $revision here: name one, or fetch the whole history (git fetch --unshallow)."
+    # Built in this tree's target folder, for the libraries that both have in
+    # common, and from the same place each time, so that one build replaces
+    # the one before.
+    tree=$target/upgrade
+    git worktree remove --force "$tree" 2>/dev/null || true
+    git worktree add --quiet --force --detach "$tree" "$revision"
     say "building $revision"
-    (cd "$work/tree" && CARGO_TARGET_DIR=$work/target cargo build --quiet --locked -p av-agent -p av-backend)
-    old_bin=$work/target/debug
+    (cd "$tree" && CARGO_TARGET_DIR=$target cargo build --quiet --locked -p av-agent -p av-backend)
+    programs=$(mktemp -d "${TMPDIR:-/tmp}/av-upgrade-XXXXXX")
+    cp "$target/debug/av-agent" "$target/debug/av-backend" "$programs/"
+    old_bin=$programs
 fi
+# Cargo puts this tree's programs in place again, also where nothing is to be
+# built.
 cargo build --quiet --locked -p av-agent -p av-backend
 cargo build --quiet --locked -p av-proto-tests --bin pjlink-sim
-target=$(cargo metadata --format-version 1 --no-deps --locked |
-    python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')
+for program in av-agent av-backend; do
+    ! cmp -s "$old_bin/$program" "$target/debug/$program" || die "$old_bin has this tree's $program."
+done
 say "$revision and this tree:"
 python3 -B "$root/proto-tests/upgrade.py" "$old_bin" "$target/debug" "$target/debug/pjlink-sim"
