@@ -8,6 +8,7 @@ Each of OLD and NEW has av-agent and av-backend; SIMULATOR is pjlink-sim.
 """
 
 import contextlib
+import html
 import json
 import os
 import pathlib
@@ -321,15 +322,16 @@ def pages_work(backend, name):
     seen, waiting = set(), ["/"]
     while waiting:
         path = waiting.pop(0)
-        seen.add(path)
+        seen.add(path.split("?")[0])
         status, headers, text = backend.get(path, cookie)
         assert status == 200, (path, status, text)
         if not headers["Content-Type"].startswith("text/html"):
             continue
         assert 'action="/login"' not in text, f"{path} asks for a log-in"
         # One look at each page: filters and sorting lead back to it.
-        for link in re.findall(r'href="(/[^"#?]*)', text):
-            if link not in seen and link not in waiting:
+        for link in re.findall(r'href="(/[^"#]*)', text):
+            link = html.unescape(link)
+            if link.split("?")[0] not in seen | {other.split("?")[0] for other in waiting}:
                 waiting.append(link)
     assert len(seen) > 5, seen
     return len(seen)
