@@ -16,7 +16,7 @@ use av_service::progress;
 use crossbeam_channel::{Receiver, TryRecvError};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 
 use super::Reply;
 use super::engine::{self, Deadlines, INBOX, Inbox};
@@ -28,7 +28,7 @@ use crate::supervisor::Health;
 /// default).
 const OPEN_MAX: usize = 1000;
 /// File descriptors that the rest of the agent has need of.
-const RESERVED: u64 = 128;
+const RESERVED: rlim_t = 128;
 /// Where the limit is lower than that: one conversation after the other.
 const OPEN_MIN: usize = 4;
 /// Conversations that begin between two looks at the sockets. With few, those
@@ -186,7 +186,7 @@ impl std::fmt::Debug for TcpEngine {
 
 /// How many sockets the engine may have, after asking the system for enough.
 fn sockets_max() -> usize {
-    let wanted = OPEN_MAX as u64 + RESERVED;
+    let wanted = OPEN_MAX as rlim_t + RESERVED;
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
         return OPEN_MIN;
     };
@@ -202,7 +202,7 @@ fn sockets_max() -> usize {
     }
 }
 
-fn open_for(descriptors: u64) -> usize {
+fn open_for(descriptors: rlim_t) -> usize {
     usize::try_from(descriptors.saturating_sub(RESERVED))
         .unwrap_or(OPEN_MAX)
         .clamp(OPEN_MIN, OPEN_MAX)
