@@ -875,7 +875,7 @@ mod tests {
     #[test]
     fn sockets_follow_the_systems_limit() {
         for (descriptors, sockets) in [
-            (u64::MAX, OPEN_MAX),
+            (rlim_t::MAX, OPEN_MAX),
             (1_048_576, OPEN_MAX),
             (1024, 896),
             (256, 128),
