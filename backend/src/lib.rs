@@ -10,6 +10,7 @@
 //! | [`serve`] | the threads of the server, wired together |
 //! | [`admin`] | the administrator's API and pages, and who gets in |
 //! | [`http`] | routing, authorization and limits |
+//! | `guesses` | wrong tokens, counted by the address from which they come |
 //! | [`config`] | a site's configuration, its hash and its cache |
 //! | [`ingest`] | reports into observations, history and alerts |
 //! | [`notify`] | mail and webhooks |
@@ -26,6 +27,7 @@ pub mod check;
 pub mod cli;
 pub mod config;
 mod device_state;
+mod guesses;
 pub mod http;
 pub mod ingest;
 pub mod notify;

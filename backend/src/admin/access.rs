@@ -1,5 +1,7 @@
 //! Who sent a request, and whether a foreign page made the browser send it.
 
+use std::net::IpAddr;
+
 use tiny_http::Method;
 
 use super::Admin;
@@ -49,13 +51,17 @@ impl Admin {
                 .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
                 .map(|(_, token)| token.trim())
                 .filter(|token| token.starts_with(TOKEN_PREFIX));
+            let guess = self
+                .guesses
+                .begin(self.sender(request), token.unwrap_or(value))?;
             let identity = match token {
                 Some(token) => self.store.token_user(&TokenDigest::of(token))?,
                 None => None,
             };
             let Some(identity) = identity else {
-                return Err(unauthorized("this API token is not known, or has ended"));
+                return Err(guess.wrong(unauthorized("this API token is not known, or has ended")));
             };
+            guess.right();
             return Ok(Access {
                 caller: Some(caller(identity, Origin::Api, ip, String::new())),
             });
@@ -83,18 +89,28 @@ impl Admin {
 
     /// Where a request comes from.
     pub(super) fn address(&self, request: &Request<'_>) -> String {
-        let forwarded = if self.settings.behind_tls {
-            request
-                .headers
-                .last("x-forwarded-for")
-                .and_then(|list| list.rsplit(',').next())
-                .and_then(|last| last.trim().parse().ok())
-        } else {
-            None
-        };
-        forwarded
-            .or(request.peer)
-            .map_or_else(String::new, |ip| ip.to_canonical().to_string())
+        self.sender(request)
+            .map_or_else(String::new, |ip| ip.to_string())
+    }
+
+    fn sender(&self, request: &Request<'_>) -> Option<IpAddr> {
+        self.sender_of(request.headers.last("x-forwarded-for"), request.peer)
+    }
+
+    /// Where a request comes from: what the proxy says in the last
+    /// `X-Forwarded-For` where there is one, or else the other end of the
+    /// connection.
+    pub(crate) fn sender_of(
+        &self,
+        forwarded_for: Option<&str>,
+        peer: Option<IpAddr>,
+    ) -> Option<IpAddr> {
+        forwarded_for
+            .filter(|_| self.settings.behind_tls)
+            .and_then(|list| list.rsplit(',').next())
+            .and_then(|last| last.trim().parse::<IpAddr>().ok())
+            .or(peer)
+            .map(|ip| ip.to_canonical())
     }
 
     /// The name of the session's cookie. With the prefix, a browser takes it

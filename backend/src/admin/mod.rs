@@ -52,6 +52,7 @@ pub use login::check_user_name;
 pub(crate) use login::random_hex;
 
 use crate::answer::Answer;
+use crate::guesses::Guesses;
 use crate::store::Store;
 use context::{Call, Role};
 
@@ -70,6 +71,7 @@ pub struct Settings {
 pub struct Admin {
     pub(crate) store: Arc<Store>,
     pub(crate) settings: Settings,
+    pub(crate) guesses: Guesses,
     passwords: password::Passwords,
 }
 
@@ -80,6 +82,7 @@ impl Admin {
         Self {
             store,
             settings,
+            guesses: Guesses::new(),
             passwords: password::Passwords::new(),
         }
     }

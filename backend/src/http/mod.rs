@@ -23,8 +23,10 @@ pub use server::{ListenError, Listener, Server};
 use crate::admin::{Admin, Headers, Request as AdminRequest};
 use crate::answer::Answer;
 use crate::config::{ConfigError, Configs};
+use crate::guesses::Guess;
 use crate::ingest::{Ingest, IngestError};
 use crate::store::reports::Outcome;
+use crate::store::sites::Site;
 use crate::store::{Store, StoreError};
 use crate::url::Query;
 use body::{BODY_MAX, BodyTurns, Sender, TooManyStuck};
@@ -90,20 +92,16 @@ impl App {
                 .with("Allow", allow);
         }
         match target {
-            Target::Config(token) => {
-                site_token::announce(self.config(token, header(request, "If-None-Match")))
-            }
-            Target::ConfigByHeader => {
-                let if_none_match = header(request, "If-None-Match");
-                site_token::announce(match presented(request) {
-                    Some(token) => self.config(token, if_none_match),
-                    None => Answer::error(401, "there is no site token")
-                        .with("WWW-Authenticate", CHALLENGE),
-                })
-            }
+            Target::Config(token) => site_token::announce(self.config(request, token)),
+            Target::ConfigByHeader => site_token::announce(match presented(request) {
+                Some(token) => self.config(request, token),
+                None => {
+                    Answer::error(401, "there is no site token").with("WWW-Authenticate", CHALLENGE)
+                }
+            }),
             Target::Ingest => self.ingest(request, body_read),
             Target::Suggestions => self.suggestions(request, body_read),
-            Target::RenewToken => token::renew(&self.store, presented(request)),
+            Target::RenewToken => self.renew_token(request),
             Target::Devices(site) => self.devices(site.as_deref()),
             Target::Health => self.health(),
             Target::Metrics => self.metrics(),
@@ -112,18 +110,65 @@ impl App {
         }
     }
 
-    fn config(&self, token: &str, if_none_match: Option<&str>) -> Answer {
+    /// A token with which this request may try to open a site.
+    fn guess<'a>(&'a self, request: &Request, token: &'a str) -> Result<Guess<'a>, Answer> {
+        let forwarded_for = request
+            .headers()
+            .iter()
+            .rev()
+            .find(|header| header.field.equiv("X-Forwarded-For"))
+            .map(|header| header.value.as_str());
+        let peer = request.remote_addr().map(SocketAddr::ip);
+        let from = self.admin.sender_of(forwarded_for, peer);
+        Ok(self.admin.guesses.begin(from, token)?)
+    }
+
+    /// The site that the token of a request opens.
+    fn authorize(&self, request: &Request) -> Result<Site, Answer> {
+        let Some(token) = presented(request) else {
+            return Err(refused(&IngestError::Unauthorized));
+        };
+        let guess = self.guess(request, token)?;
+        match self.ingest.authorize(token) {
+            Ok(site) => {
+                guess.right();
+                Ok(site)
+            }
+            Err(error @ IngestError::Unauthorized) => Err(guess.wrong(refused(&error))),
+            Err(error) => Err(refused(&error)),
+        }
+    }
+
+    fn renew_token(&self, request: &Request) -> Answer {
+        let Some(token) = presented(request) else {
+            return refused(&IngestError::Unauthorized);
+        };
+        match self.guess(request, token) {
+            Ok(guess) => token::renew(&self.store, guess),
+            Err(blocked) => blocked,
+        }
+    }
+
+    fn config(&self, request: &Request, token: &str) -> Answer {
+        let guess = match self.guess(request, token) {
+            Ok(guess) => guess,
+            Err(blocked) => return blocked,
+        };
         let config = match self.configs.get(token) {
             Ok(config) => config,
-            Err(ConfigError::UnknownToken) => return Answer::error(404, "no site has this token"),
+            Err(ConfigError::UnknownToken) => {
+                return guess.wrong(Answer::error(404, "no site has this token"));
+            }
             Err(ConfigError::Store(error)) => return error.into(),
             Err(ConfigError::Render(error)) => {
                 log::error!("a configuration cannot be served: {error}");
                 return Answer::error(500, &error.to_string());
             }
         };
+        guess.right();
         let hash = config.hash.as_str();
-        let unchanged = if_none_match.is_some_and(|header| none_match(header, hash));
+        let unchanged =
+            header(request, "If-None-Match").is_some_and(|header| none_match(header, hash));
         // tiny_http sends no body with a 304, and the length of the one that
         // a 200 would have, as RFC 9110 section 8.6 wants it.
         let answer = Answer::shared_json(if unchanged { 304 } else { 200 }, config.body.clone())
@@ -136,9 +181,9 @@ impl App {
     }
 
     fn ingest(&self, request: &mut Request, body_read: &mut bool) -> Answer {
-        let site = match self.ingest.authorize(presented(request)) {
+        let site = match self.authorize(request) {
             Ok(site) => site,
-            Err(error) => return refused(&error),
+            Err(refusal) => return refusal,
         };
         let body = match self.turns.read(request, BODY_MAX) {
             Ok(body) => body,
@@ -174,9 +219,9 @@ impl App {
     }
 
     fn suggestions(&self, request: &mut Request, body_read: &mut bool) -> Answer {
-        let site = match self.ingest.authorize(presented(request)) {
+        let site = match self.authorize(request) {
             Ok(site) => site,
-            Err(error) => return refused(&error),
+            Err(refusal) => return refusal,
         };
         let body = match self.turns.read(request, BODY_MAX) {
             Ok(body) => body,

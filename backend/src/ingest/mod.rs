@@ -94,8 +94,8 @@ impl Ingest {
     ///
     /// # Errors
     /// [`IngestError::Unauthorized`], [`IngestError::Store`].
-    pub fn authorize(&self, token: Option<&str>) -> Result<Site, IngestError> {
-        let token = TokenDigest::of(token.ok_or(IngestError::Unauthorized)?);
+    pub fn authorize(&self, token: &str) -> Result<Site, IngestError> {
+        let token = TokenDigest::of(token);
         let (site, state) = self
             .store
             .site_by_token(&token)?
