@@ -14,6 +14,9 @@
 #                              schemathesis from PyPI, and some minutes
 #   ./test.sh --upgrade        and agents and backends of the newest tag with
 #                              those of this tree; builds them first
+#   ./test.sh --faults         the fault tests of docs/reliability.md as often
+#                              as they are described there, half an hour; they
+#                              run a few times in every test
 #   ./test.sh --no-install     complains about missing packages instead of
 #                              installing them
 #   ./test.sh --no-web         without the browser tests of the web interface
@@ -38,6 +41,7 @@ deb=no
 if_possible=no
 schemathesis=no
 upgrade=no
+faults=no
 install=yes
 web=yes
 test_arguments=(--workspace)
@@ -49,6 +53,7 @@ while [ $# -gt 0 ]; do
     --if-possible) if_possible=yes ;;
     --schemathesis) schemathesis=yes ;;
     --upgrade) upgrade=yes ;;
+    --faults) faults=yes ;;
     --no-install) install=no ;;
     --no-web) web=no ;;
     --help | -h)
@@ -123,6 +128,12 @@ deb_tests() {
 }
 
 upgrade_tests() { scripts/test-upgrade.sh </dev/null 2>&1 | tee "$upgrade_log"; }
+
+# How often each fault is made; what is set already stays.
+if [ "$faults" = yes ]; then
+    : "${AV_FAULT_KILLS:=500}"
+    export AV_FAULT_KILLS
+fi
 
 shell_scripts() {
     shellcheck -x test.sh demo.sh .ci/run scripts/*.sh systemd/*.sh proto-tests/*.sh proto-tests/web/run.sh

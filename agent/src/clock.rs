@@ -13,6 +13,8 @@
 //! backend's time is taken: the site's history is kept by it, and many sites
 //! let no time server through.
 
+pub mod boot;
+
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -120,11 +122,12 @@ impl Line {
         plus(self.wall_of_zero, since(at, self.zero))
     }
 
-    /// The wall time of the line's own beginning: what two lines of one
-    /// program differ in.
+    /// The wall time of the moment at which the machine's monotonic clock was
+    /// 0: what two lines of one [`boot`] differ in, whichever program has them.
     #[must_use]
-    pub fn wall_of_zero(&self) -> Timestamp {
-        self.wall_of_zero
+    pub fn wall_of_boot(&self) -> Timestamp {
+        let (at, monotonic) = boot::reading();
+        plus(self.wall(at), -monotonic)
     }
 }
 

@@ -3,6 +3,7 @@
 
 pub mod authority;
 pub mod fake_backend;
+pub mod faults;
 pub mod impair;
 pub mod pg;
 pub mod pjlink_sim;

@@ -15,7 +15,7 @@ use av_proto::text::excerpt;
 use av_service::progress;
 use crossbeam_channel::{Receiver, Sender, select};
 
-use crate::clock::{Clock, Trust};
+use crate::clock::{Clock, Trust, boot};
 use crate::collector::Batch;
 use crate::config::ConfigHandle;
 use crate::http_client::HttpClient;
@@ -322,7 +322,7 @@ struct Work {
     retry: Duration,
     /// When to send next; `None` until there is something.
     due: Option<Instant>,
-    /// Names this run in the stamps of its reports.
+    /// Names the clock in the stamps of reports.
     run: String,
     /// Since when reports wait for the time.
     held_since: Option<Instant>,
@@ -338,9 +338,13 @@ impl Work {
     }
 }
 
-/// A random name; where the system has none, one that matches no other run's
+/// The name of the clock in the stamps: the boot's. Where the system has none,
+/// a random one; where it has no chance either, one that matches no other run's
 /// stamps all the same, because those are random.
 fn run_id() -> String {
+    if let Some(boot) = boot::id() {
+        return boot;
+    }
     let mut bytes = [0; 8];
     match getrandom::fill(&mut bytes) {
         Ok(()) => format!("{:016x}", u64::from_be_bytes(bytes)),

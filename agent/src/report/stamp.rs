@@ -16,10 +16,12 @@ const NOTABLE: SignedDuration = SignedDuration::from_secs(1);
 /// The clock of a report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
-    /// Which run of the agent wrote it; random.
+    /// By which monotonic clock: a boot of the machine
+    /// ([`crate::clock::boot`]). An agent that is killed and started again
+    /// counts by the same one. Earlier agents have a random word here.
     pub run: String,
-    /// The wall time, as it was believed, of the moment from which that run
-    /// counts.
+    /// The wall time, as it was believed, of the moment at which that clock
+    /// was 0.
     pub wall_of_zero: Timestamp,
     /// Whether the clock was believed at all.
     pub is_true: bool,
@@ -31,34 +33,32 @@ impl Stamp {
     pub fn of(line: &Line, run: &str) -> Self {
         Self {
             run: run.to_owned(),
-            wall_of_zero: line.wall_of_zero(),
+            wall_of_zero: line.wall_of_boot(),
             is_true: line.trust.is_true(),
         }
     }
 }
 
 /// Puts the times of a report right, as far as that can be done: moves them to
-/// what is believed now where this run wrote it, and marks those that an
-/// earlier run stamped by a clock which was never set. It can be done again
-/// when still more is known.
+/// what is believed now where they are by the same monotonic clock, and marks
+/// those of a clock that was never set. It can be done again when still more is
+/// known.
 pub(super) fn settle(report: &mut Pending, run: &str, line: &Line) {
     let Some(stamp) = &mut report.stamp else {
         return;
     };
     let devices = &mut report.devices;
-    let is_true = if stamp.run == run {
-        let by = line.wall_of_zero().duration_since(stamp.wall_of_zero);
+    if stamp.run == run && line.trust.is_true() {
+        let by = line.wall_of_boot().duration_since(stamp.wall_of_zero);
         if by.abs() >= NOTABLE {
             for device in devices.iter_mut() {
                 shift(device, by);
             }
-            stamp.wall_of_zero = line.wall_of_zero();
+            stamp.wall_of_zero = line.wall_of_boot();
         }
-        line.trust.is_true()
-    } else {
-        stamp.is_true
-    };
-    if !is_true {
+        stamp.is_true = true;
+    }
+    if !stamp.is_true {
         for device in devices {
             // Without a time of its own an observation gets the time at which
             // it arrives.
@@ -88,10 +88,16 @@ mod tests {
     use av_proto::verdict::{Status, Verdict};
 
     use super::*;
-    use crate::clock::Trust;
+    use crate::clock::{Trust, boot};
 
     fn at(text: &str) -> Timestamp {
         text.parse().unwrap()
+    }
+
+    /// The line by which the machine's monotonic clock was 0 at `wall_of_boot`.
+    fn line(wall_of_boot: Timestamp, trust: Trust) -> Line {
+        let (zero, shown) = boot::reading();
+        Line::of(zero, plus(wall_of_boot, shown), trust)
     }
 
     fn device(observed_at: &str) -> ReportedDevice {
@@ -123,7 +129,7 @@ mod tests {
         };
         let first = "1970-01-01T00:00:10Z";
         for (i, (stamp, trust, observed_at, unsynced)) in [
-            // this run, before the clock was set
+            // this boot, before the clock was set
             (
                 stamped("here", "1970-01-01T00:00:00Z", false),
                 Trust::Known,
@@ -146,14 +152,21 @@ mod tests {
             ),
             // still not set
             (stamped("here", true_zero, false), Trust::Unset, None, true),
-            // an earlier run, which never knew the time
+            // an earlier run of this boot knew it, and this one does not yet
+            (
+                stamped("here", "2026-11-20T00:00:00Z", true),
+                Trust::Settling,
+                Some(first),
+                false,
+            ),
+            // another boot, which never knew the time
             (
                 stamped("before", "1970-01-01T00:00:00Z", false),
                 Trust::Known,
                 None,
                 true,
             ),
-            // an earlier run that did
+            // another boot that did
             (
                 stamped("before", "2026-11-20T00:00:00Z", true),
                 Trust::Unset,
@@ -164,7 +177,7 @@ mod tests {
         .into_iter()
         .enumerate()
         {
-            let line = Line::of(std::time::Instant::now(), at(true_zero), trust);
+            let line = line(at(true_zero), trust);
             let mut report = Pending {
                 seq: 1,
                 devices: vec![device(first)],
@@ -187,7 +200,7 @@ mod tests {
             devices: vec![device(first)],
             stamp: None,
         };
-        let line = Line::of(std::time::Instant::now(), at(true_zero), Trust::Known);
+        let line = line(at(true_zero), Trust::Known);
         settle(&mut report, "here", &line);
         let observed_at = report.devices[0].observed_at;
         assert_eq!(observed_at, Some(at(first)), "an older agent's");
