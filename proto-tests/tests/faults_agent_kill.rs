@@ -3,7 +3,11 @@
 //!
 //! `AV_FAULT_KILLS` says how often, `AV_FAULT_SEED` which moments.
 
-#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails where it stands"
+)]
 
 use std::collections::BTreeMap;
 use std::fs;
