@@ -1,37 +1,21 @@
 //! The `av-agent` program.
 
+use std::env;
 use std::process::ExitCode;
 use std::thread;
 
-use av_agent::cli::Command;
+use av_agent::cli::{self, Command};
 use av_agent::run::run;
 use av_agent::settings::Settings;
-use clap::Parser;
 use crossbeam_channel::bounded;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-/// Watches a site's audio-visual equipment and reports to the backend.
-///
-/// It is set by environment variables: AGENT_CONFIG (the configuration file,
-/// default /agent/config/config.json), CONFIG_SYNC_INTERVAL_MIN (default 5),
-/// AV_PAGE_LISTEN (status page, default 0.0.0.0:8080), AV_STATE_DIR (default:
-/// state beside the configuration file), AV_FIRST_SYNC_S (default 10),
-/// AV_SPOOL_MAX_MB (default 256), AV_SPOOL_MAX_DAYS (default 30), AV_CA_FILE
-/// (authorities for TLS, default: the system's), AV_CLIENT_CERT and
-/// AV_CLIENT_KEY (default none), AV_HANG_S (default 300) and RUST_LOG (default
-/// info).
-#[derive(Debug, Parser)]
-#[command(version, about, long_about, verbatim_doc_comment)]
-#[command(args_conflicts_with_subcommands = true)]
-struct Arguments {
-    /// What to do; without one, the agent runs.
-    #[command(subcommand)]
-    command: Option<Command>,
-}
-
 fn main() -> ExitCode {
-    let Arguments { command } = Arguments::parse();
+    let command = match Command::of(env::args_os().skip(1)) {
+        Ok(command) => command,
+        Err(stop) => return cli::stop(&stop),
+    };
     match &command {
         Some(command) => command.start_log(),
         None => {

@@ -9,6 +9,7 @@ use av_proto::secret::Secret;
 use av_proto::suggestion::{FOUND_MAX, Found, Suggestions};
 use serde::{Deserialize, Serialize};
 
+use super::args::{ArgsError, Given};
 use super::output::{self, FAINT, GOOD};
 use super::table::{Cell, Table};
 use super::{Exit, Outcome};
@@ -26,29 +27,64 @@ use crate::supervisor::Health;
 const ANSWER_MAX_BYTES: u64 = 64 * 1024;
 
 /// What `av-agent discover` is told.
-#[derive(Debug, clap::Args)]
+#[derive(Debug)]
 pub struct Arguments {
-    /// Networks, ranges or addresses: 192.168.1.0/24 192.168.2.10-20. Only
-    /// these are asked, 65,536 addresses at most.
-    #[arg(required = true, value_name = "NETWORK")]
     networks: Vec<Network>,
     /// Questions a second.
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rate: u32,
-    /// An SNMP community beside public, from an environment variable; may be
-    /// given again.
-    #[arg(long, value_name = "VARIABLE")]
+    /// Environment variables that hold a community.
     community_env: Vec<String>,
-    /// Print one JSON document.
-    #[arg(long)]
     json: bool,
-    /// Send what was found to the backend of the running configuration, where
-    /// an administrator accepts or dismisses it.
-    #[arg(long)]
     suggest: bool,
-    /// Do not say on the terminal what is being done.
-    #[arg(long, short)]
     quiet: bool,
+}
+
+impl Arguments {
+    /// What `av-agent discover --help` prints.
+    pub(super) const HELP: &str = "\
+Say what equipment is in networks, and how it may be watched.
+
+Each address is asked with ping and ARP, SNMP and PJLink, at a bounded rate.
+Only the networks that are named are asked.
+
+Usage: av-agent discover [OPTIONS] <NETWORK>...
+
+Arguments:
+  <NETWORK>...
+          Networks, ranges or addresses: 192.168.1.0/24 192.168.2.10-20. Only
+          these are asked, 65,536 addresses at most
+
+Options:
+      --rate <RATE>
+          Questions a second, 1 to 10000 [default: 100]
+      --community-env <VARIABLE>...
+          An SNMP community beside public, from an environment variable; may be
+          given again
+      --json
+          Print one JSON document
+      --suggest
+          Send what was found to the backend of the running configuration, where
+          an administrator accepts or dismisses it
+  -q, --quiet
+          Do not say on the terminal what is being done
+  -h, --help
+          Print this help
+";
+
+    pub(super) fn of(given: &Given) -> Result<Self, ArgsError> {
+        let networks = given.words(0)?;
+        if networks.is_empty() {
+            return Err(ArgsError::Required(given.place(0).to_owned()));
+        }
+        Ok(Self {
+            networks,
+            rate: given.number("rate", 1, 10_000)?.unwrap_or(100),
+            community_env: given.options("community-env")?,
+            json: given.has("json"),
+            suggest: given.has("suggest"),
+            quiet: given.has("quiet"),
+        })
+    }
 }
 
 /// Looks, prints and suggests.

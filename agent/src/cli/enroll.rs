@@ -10,6 +10,7 @@ use av_proto::secret::Secret;
 use av_proto::text::one_line;
 use serde::Deserialize;
 
+use super::args::{ArgsError, Given};
 use super::output::{self, DOUBTFUL, GOOD, HEADING};
 use super::{Exit, Outcome};
 use crate::config::{BackendUrl, parse};
@@ -23,26 +24,48 @@ const ANSWER_MAX_BYTES: u64 = 64 * 1024;
 const PACKAGE_CONFIG: &str = "/etc/av-monitoring/agent/config.json";
 
 /// What `av-agent enroll` is told.
-#[derive(Debug, clap::Args)]
+#[derive(Debug)]
 pub struct Arguments {
-    /// The backend, such as <https://av.example.org>.
-    #[arg(value_name = "BACKEND")]
     backend: String,
-    /// The code, as the site's page in the backend shows it.
-    #[arg(value_name = "CODE", value_parser = secret)]
     code: Secret,
-    /// The configuration file to write; otherwise AGENT_CONFIG, or the
-    /// package's own where its folder is there.
-    #[arg(long, value_name = "FILE")]
+    /// The file to write, where it is named.
     config: Option<PathBuf>,
-    /// Replace a configuration file that is valid.
-    #[arg(long)]
     force: bool,
 }
 
-#[allow(clippy::unnecessary_wraps, reason = "clap wants a result")]
-fn secret(text: &str) -> Result<Secret, String> {
-    Ok(Secret::new(text))
+impl Arguments {
+    /// What `av-agent enroll --help` prints.
+    pub(super) const HELP: &str = "\
+Get a new agent its token for a code, and write its configuration file.
+
+The exit code is 2 where there is no configuration file then.
+
+Usage: av-agent enroll [OPTIONS] <BACKEND> <CODE>
+
+Arguments:
+  <BACKEND>
+          The backend, such as https://av.example.org
+  <CODE>
+          The code, as the site's page in the backend shows it
+
+Options:
+      --config <FILE>
+          The configuration file to write; otherwise AGENT_CONFIG, or the
+          package's own where its folder is there
+      --force
+          Replace a configuration file that is valid
+  -h, --help
+          Print this help
+";
+
+    pub(super) fn of(given: &Given) -> Result<Self, ArgsError> {
+        Ok(Self {
+            backend: given.required(0)?,
+            code: Secret::new(given.required::<String>(1)?),
+            config: given.path("config"),
+            force: given.has("force"),
+        })
+    }
 }
 
 /// Why an agent did not enrol.

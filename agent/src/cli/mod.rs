@@ -3,6 +3,7 @@
 //!
 //! | module | command |
 //! |---|---|
+//! | [`args`] | the words of the command line |
 //! | [`check`] | says whether the agent can work here, and what to do |
 //! | [`discover`] | says what equipment is in a network |
 //! | [`enroll`] | gets a new agent its token, and writes its configuration |
@@ -12,6 +13,7 @@
 //! | [`table`] | columns for a terminal |
 //! | [`output`] | what goes to the terminal, coloured or not |
 
+pub mod args;
 pub mod check;
 pub mod discover;
 pub mod enroll;
@@ -21,13 +23,14 @@ pub mod status;
 pub mod sweep;
 pub mod table;
 
+use std::ffi::{OsStr, OsString};
 use std::io::Write;
+use std::iter;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use clap::Subcommand;
-
+use self::args::{ArgsError, Given, Stop};
 use crate::driver::wire;
 use crate::settings::Settings;
 
@@ -56,37 +59,97 @@ impl From<Exit> for ExitCode {
 pub type Outcome = Result<Exit, Box<dyn std::error::Error>>;
 
 /// The commands.
-#[derive(Debug, Subcommand)]
+#[derive(Debug)]
 pub enum Command {
-    /// Say whether the agent can work here, and what to do where it cannot.
-    ///
-    /// Nothing is changed. The exit code is 1 where something must be put
-    /// right.
+    /// Say whether the agent can work here.
     Check(check::Arguments),
-    /// Say what equipment is in networks, and how it may be watched.
-    ///
-    /// Each address is asked with ping and ARP, SNMP and PJLink, at a bounded
-    /// rate. Only the networks that are named are asked.
+    /// Say what equipment is in networks.
     Discover(discover::Arguments),
-    /// Get a new agent its token for a code, and write its configuration file.
-    ///
-    /// The exit code is 2 where there is no configuration file then.
+    /// Get a new agent its token for a code.
     Enroll(enroll::Arguments),
     /// Probe one device once.
-    ///
-    /// The exit code is 0 for online, 1 for offline, 2 for unknown or where
-    /// the command itself is wrong.
     Probe(Box<probe::Arguments>),
     /// Show what the running agent knows.
-    ///
-    /// The exit code is 0 where nothing is in fault, 1 where something is, 2
-    /// where no agent answers.
     Status(status::Arguments),
     /// Probe every device of a configuration file once.
     Sweep(sweep::Arguments),
 }
 
+/// What `av-agent --help` prints.
+const HELP: &str = "\
+Watches a site's audio-visual equipment and reports to the backend.
+
+It is set by environment variables: AGENT_CONFIG (the configuration file,
+default /agent/config/config.json), CONFIG_SYNC_INTERVAL_MIN (default 5),
+AV_PAGE_LISTEN (status page, default 0.0.0.0:8080), AV_STATE_DIR (default:
+state beside the configuration file), AV_FIRST_SYNC_S (default 10),
+AV_SPOOL_MAX_MB (default 256), AV_SPOOL_MAX_DAYS (default 30), AV_CA_FILE
+(authorities for TLS, default: the system's), AV_CLIENT_CERT and
+AV_CLIENT_KEY (default none), AV_PJLINK_NOTICES (where notices of projectors
+are heard, default none), AV_HANG_S (default 300) and RUST_LOG (default info).
+
+Usage: av-agent
+       av-agent <COMMAND>
+
+Commands:
+  check     Say whether the agent can work here, and what to do where it cannot
+  discover  Say what equipment is in networks, and how it may be watched
+  enroll    Get a new agent its token for a code, and write its configuration
+  probe     Probe one device once
+  status    Show what the running agent knows
+  sweep     Probe every device of a configuration file once
+  help      Print this help, or that of a command
+
+Options:
+  -h, --help
+          Print this help
+  -V, --version
+          Print the version
+";
+
 impl Command {
+    /// The commands' names.
+    const NAMES: [&str; 6] = ["check", "discover", "enroll", "probe", "status", "sweep"];
+
+    /// The command of a command line without the program's name; none where
+    /// the agent is to run.
+    ///
+    /// # Errors
+    /// Where the line asks for help, or is wrong.
+    pub fn of(mut words: impl Iterator<Item = OsString>) -> Result<Option<Self>, Stop> {
+        let Some(first) = words.next() else {
+            return Ok(None);
+        };
+        let name = first.to_string_lossy();
+        if name == "help" {
+            let help = words.next().map_or(Ok(HELP), |name| help_of(&name));
+            return Err(help.map_or_else(|stop| stop, |help| Stop::Say(help.to_owned())));
+        }
+        if name.starts_with('-') {
+            let given = Given::read(HELP, iter::once(first).chain(words))?;
+            return Err(if given.has("version") {
+                Stop::Say(format!("av-agent {}\n", crate::VERSION))
+            } else {
+                given.wrong(ArgsError::Required("<COMMAND>".to_owned()))
+            });
+        }
+        let given = Given::read(help_of(&first)?, words)?;
+        Self::named(&name, &given)
+            .map(Some)
+            .map_err(|error| given.wrong(error))
+    }
+
+    fn named(name: &str, given: &Given) -> Result<Self, ArgsError> {
+        Ok(match name {
+            "check" => Self::Check(check::Arguments::of(given)),
+            "discover" => Self::Discover(discover::Arguments::of(given)?),
+            "enroll" => Self::Enroll(enroll::Arguments::of(given)?),
+            "probe" => Self::Probe(Box::new(probe::Arguments::of(given)?)),
+            "status" => Self::Status(status::Arguments::of(given)?),
+            _ => Self::Sweep(sweep::Arguments::of(given)?),
+        })
+    }
+
     /// Whether what goes over the wire is to be shown.
     fn shows_wire(&self) -> bool {
         matches!(self, Self::Probe(arguments) if arguments.verbose())
@@ -129,6 +192,48 @@ impl Command {
             output::error(&*error);
             Exit::Unknown
         })
+    }
+}
+
+/// A command's help.
+fn help_of(name: &OsStr) -> Result<&'static str, Stop> {
+    Ok(match name.to_str() {
+        Some("check") => check::Arguments::HELP,
+        Some("discover") => discover::Arguments::HELP,
+        Some("enroll") => enroll::Arguments::HELP,
+        Some("probe") => probe::Arguments::HELP,
+        Some("status") => status::Arguments::HELP,
+        Some("sweep") => sweep::Arguments::HELP,
+        _ => {
+            let given = args::shown(name);
+            let names = Command::NAMES.into_iter().map(str::to_owned);
+            let like = args::nearest(&given, names);
+            return Err(Stop::Wrong {
+                error: ArgsError::Unknown {
+                    what: "command",
+                    given,
+                    like,
+                },
+                usage: args::usage(HELP),
+            });
+        }
+    })
+}
+
+/// Says what a command line that is no command asks for, or what is wrong with
+/// it.
+#[must_use]
+pub fn stop(stop: &Stop) -> ExitCode {
+    match stop {
+        Stop::Say(text) => match output::print(&output::with_headings(text)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        },
+        Stop::Wrong { error, usage } => {
+            output::error(error);
+            output::hint(&format!("\n{usage}\n\nMore is said with --help.\n"));
+            Exit::Unknown.into()
+        }
     }
 }
 

@@ -86,6 +86,27 @@ pub fn error(error: &dyn Error) {
     );
 }
 
+/// Says something on the standard error beside an error.
+pub fn hint(text: &str) {
+    let _ = write!(anstream::stderr(), "{}", with_headings(text));
+}
+
+/// A help with its headings, the words before a colon at the beginning of a
+/// line, in bold.
+#[must_use]
+pub fn with_headings(help: &str) -> String {
+    let mut text = String::new();
+    for line in help.split_inclusive('\n') {
+        text += &match line.split_once(':') {
+            Some((head, rest)) if !head.contains(' ') => {
+                format!("{HEADING}{head}:{HEADING:#}{rest}")
+            }
+            _ => line.to_owned(),
+        };
+    }
+    text
+}
+
 /// The width of the terminal in columns; `None` where the output is none, and
 /// nothing is then cut.
 #[must_use]

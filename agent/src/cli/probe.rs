@@ -14,6 +14,7 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use super::args::{ArgsError, Given};
 use super::output::{self, FAINT, HEADING, status_style};
 use super::table::{Cell, Table};
 use super::{Exit, Outcome};
@@ -25,59 +26,108 @@ use crate::supervisor::Health;
 const SECRET_MAX_BYTES: u64 = 4096;
 
 /// What `av-agent probe` is told.
-#[derive(Debug, clap::Args)]
+#[derive(Debug)]
 pub struct Arguments {
-    /// The device's address.
     ip: IpAddr,
-    /// How to probe: ping, pjlink, snmp, ...
-    #[arg(long, short, required_unless_present = "from_config")]
     driver: Option<String>,
-    /// Begin with the settings that a configuration has for this address; the
-    /// running agent's where no file is named. Other options are laid over
-    /// them.
-    #[arg(long, value_name = "CONFIG.json", num_args = 0..=1)]
+    /// Whether a configuration is begun with, and which where it is named.
     from_config: Option<Option<PathBuf>>,
-    /// The port.
-    #[arg(long)]
     port: Option<u16>,
-    /// How long each answer is waited for, in seconds.
-    #[arg(long, value_name = "SECONDS")]
+    /// Seconds.
     timeout: Option<f64>,
-    /// Any setting of driver_config: --set retries=0. The value is JSON, or a
-    /// text where it is none; a dot goes one level down.
-    #[arg(long = "set", value_name = "NAME=VALUE")]
+    /// `NAME=VALUE`.
     settings: Vec<String>,
-    /// A setting that is a secret, from an environment variable:
-    /// --secret-env auth_password=SNMP_AUTH
-    #[arg(long, value_name = "NAME=VARIABLE")]
+    /// `NAME=VARIABLE`.
     secret_env: Vec<String>,
-    /// A setting that is a secret, from a file (its first line).
-    #[arg(long, value_name = "NAME=FILE")]
+    /// `NAME=FILE`.
     secret_file: Vec<String>,
-    /// A setting that is a secret, asked for at the terminal.
-    #[arg(long, value_name = "NAME")]
+    /// `NAME`.
     ask: Vec<String>,
-    /// The password, from an environment variable.
-    #[arg(long, value_name = "VARIABLE")]
     password_env: Option<String>,
-    /// The password, from a file (its first line).
-    #[arg(long, value_name = "FILE")]
     password_file: Option<String>,
-    /// The SNMP community, from an environment variable.
-    #[arg(long, value_name = "VARIABLE")]
     community_env: Option<String>,
-    /// The SNMP community, from a file (its first line).
-    #[arg(long, value_name = "FILE")]
     community_file: Option<String>,
-    /// Print one JSON document.
-    #[arg(long)]
     json: bool,
-    /// Show what goes over the wire, secrets hidden.
-    #[arg(long, short)]
     verbose: bool,
 }
 
 impl Arguments {
+    /// What `av-agent probe --help` prints.
+    pub(super) const HELP: &str = "\
+Probe one device once.
+
+The exit code is 0 for online, 1 for offline, 2 for unknown or where the
+command itself is wrong.
+
+Usage: av-agent probe [OPTIONS] <IP>
+
+Arguments:
+  <IP>
+          The device's address
+
+Options:
+  -d, --driver <DRIVER>
+          How to probe: ping, pjlink, snmp, ...
+      --from-config [<CONFIG.json>]
+          Begin with the settings that a configuration has for this address; the
+          running agent's where no file is named. Other options are laid over
+          them
+      --port <PORT>
+          The port
+      --timeout <SECONDS>
+          How long each answer is waited for, in seconds
+      --set <NAME=VALUE>...
+          Any setting of driver_config: --set retries=0. The value is JSON, or a
+          text where it is none; a dot goes one level down
+      --secret-env <NAME=VARIABLE>...
+          A setting that is a secret, from an environment variable:
+          --secret-env auth_password=SNMP_AUTH
+      --secret-file <NAME=FILE>...
+          A setting that is a secret, from a file (its first line)
+      --ask <NAME>...
+          A setting that is a secret, asked for at the terminal
+      --password-env <VARIABLE>
+          The password, from an environment variable
+      --password-file <FILE>
+          The password, from a file (its first line)
+      --community-env <VARIABLE>
+          The SNMP community, from an environment variable
+      --community-file <FILE>
+          The SNMP community, from a file (its first line)
+      --json
+          Print one JSON document
+  -v, --verbose
+          Show what goes over the wire, secrets hidden
+  -h, --help
+          Print this help
+";
+
+    pub(super) fn of(given: &Given) -> Result<Self, ArgsError> {
+        let from_config = given.has("from-config").then(|| given.path("from-config"));
+        let driver = given.option("driver")?;
+        let ip = given.required(0)?;
+        if driver.is_none() && from_config.is_none() {
+            return Err(ArgsError::Required("--driver <DRIVER>".to_owned()));
+        }
+        Ok(Self {
+            ip,
+            driver,
+            from_config,
+            port: given.option("port")?,
+            timeout: given.option("timeout")?,
+            settings: given.options("set")?,
+            secret_env: given.options("secret-env")?,
+            secret_file: given.options("secret-file")?,
+            ask: given.options("ask")?,
+            password_env: given.option("password-env")?,
+            password_file: given.option("password-file")?,
+            community_env: given.option("community-env")?,
+            community_file: given.option("community-file")?,
+            json: given.has("json"),
+            verbose: given.has("verbose"),
+        })
+    }
+
     /// Whether the wire is to be shown.
     #[must_use]
     pub(super) fn verbose(&self) -> bool {
@@ -327,20 +377,13 @@ fn lay_over(device: &mut Value, given: &[(String, Value)]) {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
 
-    #[derive(Debug, Parser)]
-    struct Line {
-        #[command(flatten)]
-        arguments: Arguments,
-    }
-
     fn probed(words: &str) -> Result<Device, String> {
-        let line = Line::try_parse_from(["probe"].into_iter().chain(words.split_whitespace()))
-            .map_err(|error| error.to_string())?;
-        device(&line.arguments).map_err(|error| error.to_string())
+        let words = words.split_whitespace().map(Into::into);
+        let given = Given::read(Arguments::HELP, words).map_err(|stop| format!("{stop:?}"))?;
+        let arguments = Arguments::of(&given).map_err(|error| error.to_string())?;
+        device(&arguments).map_err(|error| error.to_string())
     }
 
     #[test]

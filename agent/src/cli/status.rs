@@ -14,6 +14,7 @@ use jiff::tz::TimeZone;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::args::{ArgsError, Given};
 use super::output::{self, BAD, DOUBTFUL, FAINT, GOOD, HEADING, verdict_style};
 use super::table::{Cell, Table};
 use super::{Exit, Outcome};
@@ -24,21 +25,49 @@ use crate::page::{natural, span, with_age};
 const ANSWER_MAX_BYTES: u64 = 64 << 20;
 
 /// What `av-agent status` is told.
-#[derive(Debug, clap::Args)]
+#[derive(Debug)]
 pub struct Arguments {
-    /// The agent's status page.
-    #[arg(long, default_value = "http://127.0.0.1:8080")]
+    /// The status page.
     url: String,
-    /// Print the agent's own JSON document.
-    #[arg(long)]
     json: bool,
-    /// Look again and again, every so many seconds.
-    #[arg(long, short, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2",
-          value_parser = clap::value_parser!(u16).range(1..))]
-    watch: Option<u16>,
-    /// Show only what is not ok.
-    #[arg(long, short)]
+    /// Seconds between two looks, where there is more than one.
+    watch: Option<u32>,
     problems: bool,
+}
+
+impl Arguments {
+    /// What `av-agent status --help` prints.
+    pub(super) const HELP: &str = "\
+Show what the running agent knows.
+
+The exit code is 0 where nothing is in fault, 1 where something is, 2 where no
+agent answers.
+
+Usage: av-agent status [OPTIONS]
+
+Options:
+      --url <URL>
+          The agent's status page [default: http://127.0.0.1:8080]
+      --json
+          Print the agent's own JSON document
+  -w, --watch [<SECONDS>]
+          Look again and again, every so many seconds [2 where none is said]
+  -p, --problems
+          Show only what is not ok
+  -h, --help
+          Print this help
+";
+
+    pub(super) fn of(given: &Given) -> Result<Self, ArgsError> {
+        let url = given.option("url")?;
+        let every = given.number("watch", 1, 65_535)?;
+        Ok(Self {
+            url: url.unwrap_or_else(|| "http://127.0.0.1:8080".to_owned()),
+            json: given.has("json"),
+            watch: given.has("watch").then(|| every.unwrap_or(2)),
+            problems: given.has("problems"),
+        })
+    }
 }
 
 /// `/api/status`, as far as it is shown. An agent of a neighbouring version

@@ -3,6 +3,7 @@
 //! No backend, no state, nothing written to disk: what it costs is what the
 //! drivers cost.
 
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use crossbeam_channel::unbounded;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::args::{ArgsError, Given};
 use super::output::{self, BAD, FAINT, status_style};
 use super::table::{Cell, Table};
 use super::{Exit, Outcome};
@@ -26,18 +28,50 @@ use crate::supervisor::Health;
 const STUCK_AFTER: Duration = Duration::from_secs(180);
 
 /// What `av-agent sweep` is told.
-#[derive(Debug, clap::Args)]
+#[derive(Debug)]
 pub struct Arguments {
-    /// The configuration file, or the answer of a backend's /config. A token
-    /// and a backend need not be in it.
-    #[arg(value_name = "CONFIG.json", env = "AGENT_CONFIG")]
     config: PathBuf,
-    /// Print one JSON document.
-    #[arg(long)]
     json: bool,
-    /// Print the summary only.
-    #[arg(long, conflicts_with = "json")]
     summary: bool,
+}
+
+impl Arguments {
+    /// What `av-agent sweep --help` prints.
+    pub(super) const HELP: &str = "\
+Probe every device of a configuration file once.
+
+Usage: av-agent sweep [OPTIONS] <CONFIG.json>
+
+Arguments:
+  <CONFIG.json>
+          The configuration file, or the answer of a backend's /config. A token
+          and a backend need not be in it. Where it is not named it is
+          AGENT_CONFIG's
+
+Options:
+      --json
+          Print one JSON document
+      --summary
+          Print the summary only
+  -h, --help
+          Print this help
+";
+
+    pub(super) fn of(given: &Given) -> Result<Self, ArgsError> {
+        let of_environment = || env::var_os("AGENT_CONFIG").filter(|path| !path.is_empty());
+        let config = given
+            .path_at(0)
+            .or_else(|| of_environment().map(PathBuf::from))
+            .ok_or_else(|| ArgsError::Required(given.place(0).to_owned()))?;
+        if given.has("summary") && given.has("json") {
+            return Err(ArgsError::Conflict("--summary", "--json"));
+        }
+        Ok(Self {
+            config,
+            json: given.has("json"),
+            summary: given.has("summary"),
+        })
+    }
 }
 
 /// One device, as `--json` has it.

@@ -19,6 +19,7 @@ use av_proto::config::SiteConfig;
 use av_proto::text::one_line;
 use serde::Serialize;
 
+use super::args::Given;
 use super::output::{self, BAD, DOUBTFUL, FAINT, GOOD};
 use super::{Exit, Outcome};
 use crate::config::{Identity, parse};
@@ -27,18 +28,43 @@ use crate::settings::Settings;
 use crate::supervisor::Health;
 
 /// What `av-agent check` is told.
-#[derive(Debug, clap::Args)]
+#[derive(Debug)]
 pub struct Arguments {
-    /// The configuration file; AGENT_CONFIG and the agent's other variables
-    /// say the rest.
-    #[arg(value_name = "CONFIG.json")]
     config: Option<PathBuf>,
-    /// Leave out what needs the backend.
-    #[arg(long)]
     offline: bool,
-    /// Print one JSON document.
-    #[arg(long)]
     json: bool,
+}
+
+impl Arguments {
+    /// What `av-agent check --help` prints.
+    pub(super) const HELP: &str = "\
+Say whether the agent can work here, and what to do where it cannot.
+
+Nothing is changed. The exit code is 1 where something must be put right.
+
+Usage: av-agent check [OPTIONS] [<CONFIG.json>]
+
+Arguments:
+  [<CONFIG.json>]
+          The configuration file; AGENT_CONFIG and the agent's other variables
+          say the rest
+
+Options:
+      --offline
+          Leave out what needs the backend
+      --json
+          Print one JSON document
+  -h, --help
+          Print this help
+";
+
+    pub(super) fn of(given: &Given) -> Self {
+        Self {
+            config: given.path_at(0),
+            offline: given.has("offline"),
+            json: given.has("json"),
+        }
+    }
 }
 
 /// How something is.
