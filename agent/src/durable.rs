@@ -53,7 +53,7 @@ pub fn sibling(path: &Path, suffix: &str) -> PathBuf {
 ///
 /// # Errors
 /// When the directory cannot be opened or synced.
-fn sync_parent(path: &Path) -> io::Result<()> {
+pub fn sync_parent(path: &Path) -> io::Result<()> {
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

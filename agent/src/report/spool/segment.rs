@@ -10,6 +10,7 @@ use jiff::Timestamp;
 
 use super::Now;
 use crate::clock::WRITTEN;
+use crate::durable::sync_parent;
 
 const MAGIC: &[u8; 8] = b"AVSPOOL1";
 const MAGIC_BYTES: u64 = MAGIC.len() as u64;
@@ -103,15 +104,17 @@ impl Segment {
     }
 
     /// Waits until what was written to `file`, which is its own, is on the disk,
-    /// and its name too. A new one's file system is synced for that: one write
-    /// to the disk, where a sync of the file and one of the directory are two.
+    /// and its name too.
     pub(super) fn sync(&mut self, file: &File) -> io::Result<()> {
+        file.sync_data()?;
+        // After the data: with them ext4 wrote its journal, in which the name
+        // stands, and this writes nothing more. Not `syncfs`, which is one call
+        // and waits for what everybody else wrote.
         if self.is_new {
-            rustix::fs::syncfs(file)?;
+            sync_parent(&self.path)?;
             self.is_new = false;
-            return Ok(());
         }
-        file.sync_data()
+        Ok(())
     }
 
     /// Looks a segment through by its headers, without reading the payloads.
