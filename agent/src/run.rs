@@ -76,7 +76,7 @@ pub fn run(settings: &Settings, terminate: &Receiver<()>) -> Result<(), RunError
         ..SyncState::default()
     }));
     let handle = Arc::new(ArcSwap::from_pointee(active));
-    let server = page::listen(settings.page_listen).map_err(RunError::Page)?;
+    let edge = page::listen(settings.page_listen).map_err(RunError::Page)?;
     log::info!("🌐 Status page on http://{}/", settings.page_listen);
 
     let (running, stop) = bounded(0);
@@ -134,8 +134,9 @@ pub fn run(settings: &Settings, terminate: &Receiver<()>) -> Result<(), RunError
         batches: batches_in,
         stop: stop.clone(),
     };
+    let (guarded, guard_stop) = (edge.clone(), stop.clone());
     let page = Page {
-        server,
+        edge,
         sources: Sources {
             handle,
             snapshots,
@@ -162,6 +163,9 @@ pub fn run(settings: &Settings, terminate: &Receiver<()>) -> Result<(), RunError
             .spawn("notices", move || notices.run())
             .map_err(RunError::Thread)?;
     }
+    supervisor
+        .spawn("page-guard", move || page::guard(&guarded, &guard_stop))
+        .map_err(RunError::Thread)?;
     for _ in 0..PAGE_THREADS {
         let mut page = page.clone();
         supervisor

@@ -135,15 +135,6 @@ impl Answer {
         self
     }
 
-    /// The same with its body filled up with white space to at least so many
-    /// bytes.
-    pub(crate) fn padded(mut self, least: usize) -> Self {
-        let mut bytes = self.body.as_ref().to_vec();
-        bytes.resize(bytes.len().max(least), b' ');
-        self.body = Body::Own(bytes);
-        self
-    }
-
     /// As tiny_http sends it.
     pub(crate) fn into_response(self) -> Response<Box<dyn Read + Send>> {
         let length = self.body.as_ref().len();

@@ -19,7 +19,7 @@ use crate::admin::{self, Settings, password};
 use crate::backup;
 use crate::check;
 use crate::notify::{self, Mail};
-use crate::serve::serve;
+use crate::serve::{Listening, serve};
 use crate::store::actor::Actor;
 use crate::store::inventory::SiteFields;
 use crate::store::sites::TokenDigest;
@@ -53,6 +53,10 @@ enum Command {
         #[arg(long, env = "AV_WORKERS", default_value_t = 8,
               value_parser = clap::value_parser!(u16).range(1..=256))]
         workers: u16,
+        /// How many connections may be open at a time; with more, those idle for the longest are closed
+        #[arg(long, env = "AV_CONNECTIONS", default_value_t = 4096,
+              value_parser = clap::value_parser!(u16).range(16..))]
+        connections: u16,
         /// A proxy that speaks TLS stands before this server: cookies go over TLS alone, and X-Forwarded-For is believed
         #[arg(long, env = "AV_BEHIND_TLS", value_parser = clap::builder::FalseyValueParser::new())]
         behind_tls: bool,
@@ -308,6 +312,7 @@ fn execute(command: Command) -> Result<ExitCode, Failure> {
             database,
             listen,
             workers,
+            connections,
             behind_tls,
             public_url,
             upkeep,
@@ -323,8 +328,11 @@ fn execute(command: Command) -> Result<ExitCode, Failure> {
             let connector = database.connector()?;
             serve(
                 connector,
-                &listen,
-                workers.into(),
+                &Listening {
+                    address: listen,
+                    workers: workers.into(),
+                    connections: connections.into(),
+                },
                 settings,
                 upkeep,
                 hang_limit,

@@ -45,6 +45,17 @@ pub enum ServeError {
     Failed(String),
 }
 
+/// Who is answered.
+#[derive(Debug, Clone)]
+pub struct Listening {
+    /// Where to listen: `IP:PORT` or `NAME:PORT`.
+    pub address: String,
+    /// How many requests are answered at a time.
+    pub workers: usize,
+    /// How many connections may be open at a time.
+    pub connections: usize,
+}
+
 /// What a thread of upkeep does until the stop signal.
 type Work = fn(&Store, &upkeep::Settings, &Stop);
 
@@ -57,15 +68,15 @@ type Work = fn(&Store, &upkeep::Settings, &Stop);
 /// [`ServeError`].
 pub fn serve(
     connector: Connector,
-    listen: &str,
-    workers: usize,
+    listening: &Listening,
     settings: Settings,
     upkeep: upkeep::Settings,
     hang_limit: Duration,
 ) -> Result<(), ServeError> {
     threads::log_panics();
-    let listener = Listener::bind(listen)?;
-    let address = listener.address();
+    let workers = listening.workers;
+    let edge = Listener::bind(&listening.address)?.open(listening.connections)?;
+    let address = edge.address();
 
     // Fewer connections than workers: where the database hangs in the middle
     // of a statement, some workers are left to say so.
@@ -77,7 +88,12 @@ pub fn serve(
         .clone()
         .unwrap_or_else(|| format!("http://{address}"));
     let admin = Admin::new(store.clone(), settings);
-    let app = Arc::new(App::new(store.clone(), configs.clone(), admin, workers));
+    let app = Arc::new(App::new(
+        store.clone(),
+        configs.clone(),
+        admin,
+        edge.clone(),
+    ));
     let stop = Arc::new(Stop::new());
     let (sender, receiver) = crossbeam_channel::bounded(1);
     let ended = Ended::new(sender);
@@ -130,7 +146,7 @@ pub fn serve(
         &progress,
         move || watch(&configs, &watch_stop),
     )?);
-    let server = Server::start(listener, &app, workers, &stop, &ended, &progress)?;
+    let server = Server::start(&edge, &app, workers, &stop, &ended, &progress)?;
     log::info!(
         "av-backend {} listens on {address}, database {place}",
         env!("CARGO_PKG_VERSION")

@@ -1,7 +1,9 @@
 //! What both programs owe the system that runs them: they say when they are
 //! ready, feed its watchdog while every thread gets on with its work, and give
-//! the journal a priority with each line.
+//! the journal a priority with each line. And the edge of their HTTP servers,
+//! which must not end or be filled by whoever connects.
 
+pub mod http;
 pub mod journal;
 pub mod progress;
 mod watchdog;

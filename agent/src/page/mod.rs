@@ -12,13 +12,14 @@ pub(crate) use order::natural;
 pub(crate) use times::{span, with_age};
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use av_service::http::{Arrival, Edge, Limits};
 use av_service::progress;
 use crossbeam_channel::Sender;
-use tiny_http::{Header, Method, Request, Response, Server};
+use tiny_http::{Header, Method, Request, Response};
 
 use crate::clock::Clock;
 use crate::config::ConfigHandle;
@@ -26,8 +27,13 @@ use crate::driver::Drivers;
 use crate::snapshot::Snapshots;
 use crate::supervisor::{Health, Stop, stopped};
 
-/// How often a page thread looks whether it must end.
-const STOP_CHECK: Duration = Duration::from_millis(250);
+/// Each has a thread, of which the agent has 64 in all.
+const CONNECTIONS: usize = 24;
+/// So many requests that claim more than memory holds are answered before the
+/// agent must start anew.
+const STUCK_MAX: usize = 8;
+/// How often the edge is looked after: each time costs a connection.
+const GUARD_EVERY: Duration = Duration::from_secs(1);
 
 /// What the pages are made from.
 #[derive(Debug, Clone)]
@@ -53,7 +59,7 @@ pub struct Sources {
 #[derive(Clone)]
 pub struct Page {
     /// The listener.
-    pub server: Arc<Server>,
+    pub edge: Edge,
     /// What the pages are made from.
     pub sources: Sources,
     /// Asks `sync` for a poll.
@@ -68,49 +74,63 @@ pub struct Page {
 ///
 /// # Errors
 /// When the address cannot be had.
-pub fn listen(address: SocketAddr) -> io::Result<Arc<Server>> {
-    Server::http(address)
-        .map(Arc::new)
+pub fn listen(address: SocketAddr) -> io::Result<Edge> {
+    let limits = Limits {
+        connections: CONNECTIONS,
+        stuck: STUCK_MAX,
+        ..Limits::default()
+    };
+    TcpListener::bind(address)
+        .and_then(|socket| Edge::open(socket, limits))
         .map_err(|error| io::Error::other(format!("{address}: {error}")))
 }
 
+/// Looks after the listener until the stop signal.
+pub fn guard(edge: &Edge, stop: &Stop) {
+    let waits = |pause| {
+        progress::waits();
+        stopped(stop, pause)
+    };
+    if let Err(error) = edge.guard(GUARD_EVERY, waits) {
+        log::error!("❌ Status page: nobody looks after its connections: {error}");
+    }
+}
+
 impl Page {
-    /// Answers until the stop signal.
+    /// Answers until the stop signal, or until it must start anew.
     pub fn run(&mut self) {
-        let mut quiet_since = Instant::now();
-        loop {
+        while !stopped(&self.stop, Duration::ZERO) {
             progress::moves();
-            match self.server.recv_timeout(STOP_CHECK) {
-                Ok(Some(request)) => self.answer(request),
-                Ok(None) => {}
-                Err(error) => {
-                    // The listener itself failed; the next try may work.
-                    if quiet_since.elapsed() > Duration::from_secs(60) {
-                        log::warn!("⚠️ Status page: {error}");
-                        quiet_since = Instant::now();
-                    }
-                    if stopped(&self.stop, STOP_CHECK) {
-                        return;
-                    }
+            let served = match self.edge.recv() {
+                Ok(Some(arrival)) => {
+                    let response = self.answer(&arrival);
+                    arrival.respond(secured(response))
                 }
-            }
-            if stopped(&self.stop, Duration::ZERO) {
+                Ok(None) => Ok(()),
+                Err(stuck) => Err(stuck),
+            };
+            if let Err(problem) = served {
+                log::error!("❌ Status page: {problem}");
                 return;
             }
         }
     }
 
-    fn answer(&self, request: Request) {
+    fn answer(&self, arrival: &Arrival) -> Answer {
+        if let Err(problem) = &arrival.frame {
+            return error(400, &problem.to_string());
+        }
+        let request = &arrival.request;
         let path = request
             .url()
             .split('?')
             .next()
             .unwrap_or_default()
             .to_owned();
-        let response = match (request.method(), path.as_str()) {
+        match (request.method(), path.as_str()) {
             (Method::Get | Method::Head, path) => self.get(path),
-            (Method::Post, "/sync") => self.ask(&request, &self.sync_now),
-            (Method::Post, "/sweep") => self.ask(&request, &self.sweep_now),
+            (Method::Post, "/sync") => self.ask(request, &self.sync_now),
+            (Method::Post, "/sweep") => self.ask(request, &self.sweep_now),
             (_, "/" | "/style.css" | "/api/status" | "/metrics" | "/health") => {
                 with(error(405, "only GET is allowed here"), "Allow", "GET, HEAD")
             }
@@ -118,9 +138,7 @@ impl Page {
                 with(error(405, "only POST is allowed here"), "Allow", "POST")
             }
             _ => error(404, "there is no such page"),
-        };
-        // The reader may be gone; there is nobody to tell.
-        let _ = request.respond(secured(response));
+        }
     }
 
     fn get(&self, path: &str) -> Answer {

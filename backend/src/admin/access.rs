@@ -30,6 +30,12 @@ impl Access {
         self.caller.as_ref()
     }
 
+    /// Whether it is somebody who was let in.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.caller.is_some()
+    }
+
     /// The most bytes that the body can have.
     #[must_use]
     pub fn body_max(&self) -> usize {

@@ -1,21 +1,25 @@
-//! Bodies of requests: read with a bound on size, time and number, and left
-//! alone safely where they are not read.
+//! Bodies of requests: read with a bound on size, time and number.
 
 use std::io::{self, Read};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tiny_http::{Request, Response};
+use av_service::http::{Arrival, came_with_head};
 
 use crate::answer::Answer;
 
 /// The most bytes that a body can have.
 pub(super) const BODY_MAX: usize = 8 << 20;
 /// How long a body may take to arrive.
-const BODY_LIMIT: Duration = Duration::from_secs(30);
+pub(super) const BODY_LIMIT: Duration = Duration::from_secs(30);
+/// So many bodies of people who are not known are read at a time.
+pub(super) const STRANGERS: usize = 4;
+/// How long such a body may take.
+pub(super) const STRANGER_LIMIT: Duration = Duration::from_secs(5);
 /// How long a request waits for its turn to read a body.
 const TURN_LIMIT: Duration = Duration::from_secs(2);
+/// So many may wait: each holds a thread meanwhile.
+const WAITING_MAX: usize = 4;
 
 /// Why a body was not read.
 #[derive(Debug)]
@@ -51,45 +55,62 @@ impl From<BodyError> for Answer {
 }
 
 /// Lets so many bodies be read at a time: a sender that stalls holds its
-/// worker thread, and some must stay free for everybody else.
+/// thread, and some must stay free for everybody else.
 pub(super) struct BodyTurns {
-    free: Mutex<usize>,
+    /// How long a body may take.
+    limit: Duration,
+    turns: Mutex<Turns>,
     freed: Condvar,
 }
 
+struct Turns {
+    free: usize,
+    waiting: usize,
+}
+
 impl BodyTurns {
-    pub(super) fn new(turns: usize) -> Self {
+    pub(super) fn new(turns: usize, limit: Duration) -> Self {
         Self {
-            free: Mutex::new(turns.max(1)),
+            limit,
+            turns: Mutex::new(Turns {
+                free: turns.max(1),
+                waiting: 0,
+            }),
             freed: Condvar::new(),
         }
     }
 
     /// Reads the body of a request, which can have `most` bytes.
-    pub(super) fn read(&self, request: &mut Request, most: usize) -> Result<Vec<u8>, BodyError> {
-        let length = request.body_length();
+    pub(super) fn read(&self, arrival: &mut Arrival, most: usize) -> Result<Vec<u8>, BodyError> {
+        let length = arrival.request.body_length();
         if length.is_some_and(|length| length > most) {
             return Err(BodyError::TooLarge { most });
         }
-        let _turn = self.take()?;
-        read_bounded(
-            request.as_reader(),
-            length,
-            most,
-            Instant::now() + BODY_LIMIT,
-        )
+        // One that came with its head holds nobody up.
+        let _turn = match came_with_head(&arrival.request) {
+            true => None,
+            false => Some(self.take()?),
+        };
+        let deadline = Instant::now() + self.limit;
+        arrival.read_body(deadline, |request| {
+            read_bounded(request.as_reader(), length, most, deadline)
+        })
     }
 
     fn take(&self) -> Result<Turn<'_>, BodyError> {
-        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut free, _) = self
-            .freed
-            .wait_timeout_while(free, TURN_LIMIT, |free| *free == 0)
-            .unwrap_or_else(PoisonError::into_inner);
-        if *free == 0 {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        if turns.free == 0 && turns.waiting < WAITING_MAX {
+            turns.waiting += 1;
+            (turns, _) = self
+                .freed
+                .wait_timeout_while(turns, TURN_LIMIT, |turns| turns.free == 0)
+                .unwrap_or_else(PoisonError::into_inner);
+            turns.waiting -= 1;
+        }
+        if turns.free == 0 {
             return Err(BodyError::Busy);
         }
-        *free -= 1;
+        turns.free -= 1;
         Ok(Turn(self))
     }
 }
@@ -98,7 +119,8 @@ struct Turn<'a>(&'a BodyTurns);
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        let mut turns = self.0.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.free += 1;
         self.0.freed.notify_one();
     }
 }
@@ -119,6 +141,8 @@ fn read_bounded(
         }
         let want = block.len().min(most - body.len());
         match reader.read(&mut block[..want]) {
+            // Cut off by the edge, or by its sender.
+            Ok(0) if Instant::now() > deadline => return Err(BodyError::TooSlow),
             Ok(0) => break,
             Ok(read) => body.extend_from_slice(&block[..read]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -130,108 +154,6 @@ fn read_bounded(
         Some(length) if body.len() < length => Err(BodyError::Broken),
         _ => Ok(body),
     }
-}
-
-/// tiny_http reads a body as short as this before it hands out the request.
-const READ_AHEAD: usize = 1024;
-/// When a request is dropped, tiny_http reads the rest of its body into one
-/// buffer of that size. Up to here that is harmless.
-const DRAIN_MAX: usize = 64 << 20;
-/// So many requests with a larger body are answered before the program must
-/// start anew.
-const STUCK_MAX: usize = 64;
-
-/// Answers a request whose body may not have been read.
-pub(super) struct Sender {
-    stuck: AtomicUsize,
-}
-
-/// Too many requests claimed bodies that no memory can hold.
-#[derive(Debug)]
-pub(super) struct TooManyStuck;
-
-impl Sender {
-    pub(super) fn new() -> Self {
-        Self {
-            stuck: AtomicUsize::new(0),
-        }
-    }
-
-    /// Sends the answer. `read` tells whether the body was read to its end.
-    ///
-    /// Dropping a request makes tiny_http wait for the rest of its body. A
-    /// thread of its own waits, so that no worker does. And it allocates as
-    /// many bytes as `Content-Length` claims, which for a claim past the
-    /// machine's memory would end the program: such a request is answered and
-    /// never dropped.
-    pub(super) fn send(
-        &self,
-        request: Request,
-        answer: Answer,
-        read: bool,
-    ) -> Result<(), TooManyStuck> {
-        let claimed = request.body_length().unwrap_or_default();
-        let expects = request
-            .headers()
-            .iter()
-            .any(|header| header.field.equiv("Expect"));
-        if read || claimed == 0 || (claimed <= READ_AHEAD && !expects) {
-            if let Err(error) = request.respond(answer.into_response()) {
-                log::debug!("an answer was not sent: {error}");
-            }
-            return Ok(());
-        }
-        if claimed <= DRAIN_MAX {
-            detach(move || {
-                let _ = request.respond(answer.into_response());
-            });
-            return Ok(());
-        }
-        if self.stuck.fetch_add(1, Ordering::Relaxed) >= STUCK_MAX {
-            std::mem::forget(request);
-            return Err(TooManyStuck);
-        }
-        // More than tiny_http's buffer of 1 KiB, so that all of it is sent
-        // before the reader that never ends is read again.
-        let response = answer.padded(4096).into_response();
-        detach(move || {
-            let _ = request.respond(never_ending(response));
-        });
-        Ok(())
-    }
-}
-
-fn detach(work: impl FnOnce() + Send + 'static) {
-    let spawned = std::thread::Builder::new()
-        .name("refuse".to_owned())
-        .stack_size(128 * 1024)
-        .spawn(work);
-    if let Err(error) = spawned {
-        log::warn!("no thread to refuse a request: {error}");
-    }
-}
-
-/// The same response, after whose body the reader blocks for good.
-fn never_ending(response: Response<Box<dyn Read + Send>>) -> Response<impl Read> {
-    struct Blocked;
-    impl Read for Blocked {
-        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-            loop {
-                std::thread::park();
-            }
-        }
-    }
-    let length = response.data_length();
-    let status = response.status_code();
-    let headers = response.headers().to_vec();
-    Response::new(
-        status,
-        headers,
-        response.into_reader().chain(Blocked),
-        length,
-        None,
-    )
-    .with_chunked_threshold(usize::MAX)
 }
 
 #[cfg(test)]
@@ -278,7 +200,7 @@ mod tests {
 
     #[test]
     fn a_turn_comes_back() {
-        let turns = BodyTurns::new(1);
+        let turns = BodyTurns::new(1, BODY_LIMIT);
         drop(turns.take().ok().unwrap());
         let turn = turns.take().ok().unwrap();
         assert!(matches!(turns.take(), Err(BodyError::Busy)));

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use av_proto::exposition::{Exposition, Kind};
+use av_service::http::EdgeCounts;
 
 use crate::config::CacheCounts;
 use crate::ingest::IngestCounts;
@@ -42,6 +43,7 @@ pub(super) fn page(
     counters: &Counters,
     cache: CacheCounts,
     ingest: IngestCounts,
+    edge: &EdgeCounts,
     counts: Option<&Counts>,
 ) -> String {
     let mut page = Exposition::new();
@@ -76,6 +78,28 @@ pub(super) fn page(
         Kind::Counter,
         "Threads that failed and were started again.",
         counters.panics(),
+    );
+
+    page.single(
+        "av_backend_http_connections",
+        Kind::Gauge,
+        "Connections that are open.",
+        edge.connections,
+    );
+    let name = "av_backend_http_connections_closed_total";
+    page.family(
+        name,
+        Kind::Counter,
+        "Connections closed because they held on without getting on, by reason.",
+    );
+    for (reason, count) in &edge.closed {
+        page.sample(name, &[("reason", reason.name())], *count);
+    }
+    page.single(
+        "av_backend_http_reopened_total",
+        Kind::Counter,
+        "How often the accepting thread had ended and was started anew.",
+        edge.reopened,
     );
 
     let name = "av_backend_config_polls_total";
@@ -154,6 +178,8 @@ pub(super) fn page(
 
 #[cfg(test)]
 mod tests {
+    use av_service::http::Reason;
+
     use super::*;
 
     #[test]
@@ -173,13 +199,18 @@ mod tests {
             observations: 6,
             unknown_devices: 7,
         };
+        let edge = EdgeCounts {
+            connections: 12,
+            reopened: 13,
+            closed: vec![(Reason::SlowHead, 14)],
+        };
         let counts = Counts {
             sites: 8,
             open_alerts: 9,
             silent_agents: 11,
             devices: vec![("fault".to_owned(), 10)],
         };
-        let text = page(&counters, cache, ingest, Some(&counts));
+        let text = page(&counters, cache, ingest, &edge, Some(&counts));
         for line in [
             "av_backend_http_requests_total{route=\"/config/...\",code=\"200\"} 2",
             "av_backend_panics_total 1",
@@ -187,6 +218,9 @@ mod tests {
             "av_backend_reports_total{result=\"repetition\"} 5",
             "av_backend_observations_total 6",
             "av_backend_unknown_devices_total 7",
+            "av_backend_http_connections 12",
+            "av_backend_http_reopened_total 13",
+            "av_backend_http_connections_closed_total{reason=\"slow_head\"} 14",
             "av_backend_database_up 1",
             "av_backend_sites 8",
             "av_backend_alerts_open 9",
@@ -196,7 +230,7 @@ mod tests {
         ] {
             assert!(text.lines().any(|l| l == line), "{line} in\n{text}");
         }
-        let text = page(&counters, cache, ingest, None);
+        let text = page(&counters, cache, ingest, &edge, None);
         assert!(text.contains("av_backend_database_up 0\n"));
         assert!(!text.contains("av_backend_devices"));
     }

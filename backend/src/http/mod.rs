@@ -14,6 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use av_proto::text::{excerpt, one_line};
+use av_service::http::{Arrival, Edge, TooManyStuck};
 use jiff::Timestamp;
 use serde_json::json;
 use tiny_http::Request;
@@ -29,7 +30,7 @@ use crate::store::reports::Outcome;
 use crate::store::sites::Site;
 use crate::store::{Store, StoreError};
 use crate::url::Query;
-use body::{BODY_MAX, BodyTurns, Sender, TooManyStuck};
+use body::{BODY_LIMIT, BODY_MAX, BodyTurns, STRANGER_LIMIT, STRANGERS};
 use metrics::Counters;
 use site_token::{CHALLENGE, presented};
 use target::{Target, none_match};
@@ -42,21 +43,24 @@ pub struct App {
     admin: Admin,
     counters: Counters,
     turns: BodyTurns,
-    sender: Sender,
+    /// For those who are not known: they hold few threads, and not for long.
+    strangers: BodyTurns,
+    edge: Edge,
 }
 
 impl App {
-    /// The routes over this store, for so many worker threads.
+    /// The routes over this store, for requests of this edge.
     #[must_use]
-    pub fn new(store: Arc<Store>, configs: Arc<Configs>, admin: Admin, workers: usize) -> Self {
+    pub fn new(store: Arc<Store>, configs: Arc<Configs>, admin: Admin, edge: Edge) -> Self {
         Self {
             ingest: Ingest::new(store.clone()),
             store,
             configs,
             admin,
             counters: Counters::default(),
-            turns: BodyTurns::new(workers.saturating_sub(2)),
-            sender: Sender::new(),
+            turns: BodyTurns::new(server::UPLOADS - STRANGERS, BODY_LIMIT),
+            strangers: BodyTurns::new(STRANGERS, STRANGER_LIMIT),
+            edge,
         }
     }
 
@@ -67,23 +71,24 @@ impl App {
 
     /// Answers one request. A panic on the way is logged by the panic hook,
     /// counted, and answered with 500.
-    fn serve(&self, mut request: Request) -> Result<(), TooManyStuck> {
-        let target = Target::parse(request.url());
+    fn serve(&self, mut arrival: Arrival) -> Result<(), TooManyStuck> {
+        let target = Target::parse(arrival.request.url());
         let route = target.route();
-        let mut body_read = false;
-        let answer = catch_unwind(AssertUnwindSafe(|| {
-            self.answer(&target, &mut request, &mut body_read)
+        let answer = catch_unwind(AssertUnwindSafe(|| match arrival.frame {
+            Ok(()) => self.answer(&target, &mut arrival),
+            Err(error) => Answer::error(400, &error.to_string()),
         }))
         .unwrap_or_else(|_| {
             self.note_panic();
             Answer::error(500, "an error in this program; the log says what")
         });
         self.counters.answered(route, answer.status);
-        log::debug!("{} {route}: {}", request.method(), answer.status);
-        self.sender.send(request, answer, body_read)
+        log::debug!("{} {route}: {}", arrival.request.method(), answer.status);
+        arrival.respond(answer.into_response())
     }
 
-    fn answer(&self, target: &Target, request: &mut Request, body_read: &mut bool) -> Answer {
+    fn answer(&self, target: &Target, arrival: &mut Arrival) -> Answer {
+        let request = &arrival.request;
         let Some(allow) = target.allow() else {
             return Answer::error(404, "there is nothing here");
         };
@@ -99,13 +104,13 @@ impl App {
                     Answer::error(401, "there is no site token").with("WWW-Authenticate", CHALLENGE)
                 }
             }),
-            Target::Ingest => self.ingest(request, body_read),
-            Target::Suggestions => self.suggestions(request, body_read),
+            Target::Ingest => self.ingest(arrival),
+            Target::Suggestions => self.suggestions(arrival),
             Target::RenewToken => self.renew_token(request),
             Target::Devices(site) => self.devices(site.as_deref()),
             Target::Health => self.health(),
             Target::Metrics => self.metrics(),
-            Target::Admin(path, query) => self.admin(path, query, request, body_read),
+            Target::Admin(path, query) => self.admin(path, query, arrival),
             Target::Unknown => Answer::error(404, "there is nothing here"),
         }
     }
@@ -180,16 +185,15 @@ impl App {
         }
     }
 
-    fn ingest(&self, request: &mut Request, body_read: &mut bool) -> Answer {
-        let site = match self.authorize(request) {
+    fn ingest(&self, arrival: &mut Arrival) -> Answer {
+        let site = match self.authorize(&arrival.request) {
             Ok(site) => site,
             Err(refusal) => return refusal,
         };
-        let body = match self.turns.read(request, BODY_MAX) {
+        let body = match self.turns.read(arrival, BODY_MAX) {
             Ok(body) => body,
             Err(error) => return error.into(),
         };
-        *body_read = true;
         match self.ingest.take(&site, &body, Timestamp::now()) {
             Ok(Outcome::Repetition) => {
                 Answer::json(200, &json!({"ok": true, "upserted": 0, "duplicate": true}))
@@ -218,16 +222,15 @@ impl App {
         }
     }
 
-    fn suggestions(&self, request: &mut Request, body_read: &mut bool) -> Answer {
-        let site = match self.authorize(request) {
+    fn suggestions(&self, arrival: &mut Arrival) -> Answer {
+        let site = match self.authorize(&arrival.request) {
             Ok(site) => site,
             Err(refusal) => return refusal,
         };
-        let body = match self.turns.read(request, BODY_MAX) {
+        let body = match self.turns.read(arrival, BODY_MAX) {
             Ok(body) => body,
             Err(error) => return error.into(),
         };
-        *body_read = true;
         suggestions::take(&self.store, &site, &body, Timestamp::now()).unwrap_or_else(|error| {
             log::warn!(
                 "suggestions of site {} were refused: {}",
@@ -238,13 +241,8 @@ impl App {
         })
     }
 
-    fn admin(
-        &self,
-        path: &[String],
-        query: &Query,
-        request: &mut Request,
-        body_read: &mut bool,
-    ) -> Answer {
+    fn admin(&self, path: &[String], query: &Query, arrival: &mut Arrival) -> Answer {
+        let request = &arrival.request;
         let headers = Headers::new(
             request
                 .headers()
@@ -252,18 +250,21 @@ impl App {
                 .map(|header| (header.field.as_str().as_str(), header.value.as_str())),
         );
         let peer = request.remote_addr().map(SocketAddr::ip);
-        let asked = AdminRequest::new(request.method(), path, query, headers, peer);
+        let wanted = AdminRequest::new(request.method(), path, query, headers, peer);
         // Nobody's body is read who may not do anything with it.
-        let access = match self.admin.admit(&asked) {
+        let access = match self.admin.admit(&wanted) {
             Ok(access) => access,
             Err(refusal) => return refusal,
         };
-        let body = match self.turns.read(request, access.body_max()) {
+        let turns = match access.is_known() {
+            true => &self.turns,
+            false => &self.strangers,
+        };
+        let body = match turns.read(arrival, access.body_max()) {
             Ok(body) => body,
             Err(error) => return error.into(),
         };
-        *body_read = true;
-        self.admin.answer(&asked, &access, &body)
+        self.admin.answer(&wanted, &access, &body)
     }
 
     fn devices(&self, site: Option<&str>) -> Answer {
@@ -315,6 +316,7 @@ impl App {
                 &self.counters,
                 self.configs.counts(),
                 self.ingest.counts(),
+                &self.edge.counts(),
                 counts.as_ref(),
             ),
         )

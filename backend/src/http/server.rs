@@ -1,15 +1,15 @@
 //! The listening socket and the fixed pool of worker threads.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use av_service::http::{Edge, Limits};
 use av_service::progress::{self, Progress};
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use super::App;
-use super::body::TooManyStuck;
 use crate::stop::Stop;
 use crate::threads::Ended;
 
@@ -65,6 +65,18 @@ impl Listener {
     pub fn address(&self) -> SocketAddr {
         self.address
     }
+
+    /// Takes connections, at most so many at a time.
+    ///
+    /// # Errors
+    /// [`ListenError::Start`].
+    pub fn open(self, connections: usize) -> Result<Edge, ListenError> {
+        let limits = Limits {
+            connections,
+            ..Limits::default()
+        };
+        Edge::open(self.socket, limits).map_err(|error| ListenError::Start(error.to_string()))
+    }
 }
 
 /// Linux hands these options on to each accepted connection, and tiny_http
@@ -90,121 +102,91 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     Ok(socket.into())
 }
 
+/// So many more threads than requests are answered at a time: as many bodies
+/// may be on their way, and a sender that stalls holds none of the others.
+pub(super) const UPLOADS: usize = 24;
+/// How often the edge is looked after. A connection lies in tiny_http's queue
+/// no longer than that.
+const GUARD_EVERY: Duration = Duration::from_millis(200);
+
 /// The running server.
 pub struct Server {
-    server: Arc<tiny_http::Server>,
-    workers: Vec<JoinHandle<()>>,
+    edge: Edge,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Server {
-    /// Answers requests with so many worker threads until `stop` is set.
-    /// `ended` is told when the server cannot go on, and `progress` shows
-    /// whether it does.
+    /// Answers so many requests at a time until `stop` is set. `ended` is told
+    /// when the server cannot go on, and `progress` shows whether it does.
     ///
     /// # Errors
     /// [`ListenError::Start`].
     pub fn start(
-        listener: Listener,
+        edge: &Edge,
         app: &Arc<App>,
         workers: usize,
         stop: &Arc<Stop>,
         ended: &Ended,
         progress: &Progress,
     ) -> Result<Self, ListenError> {
-        let address = listener.address;
-        let server = tiny_http::Server::from_listener(listener.socket, None)
-            .map_err(|error| ListenError::Start(error.to_string()))?;
-        let server = Arc::new(server);
-        let (nudged, nudge_stop) = (app.clone(), stop.clone());
-        let nudge = crate::threads::spawn(
-            "http-nudge",
-            move || nudged.note_panic(),
+        let refused = |error: std::io::Error| ListenError::Start(error.to_string());
+        let (guarded, panicked) = (edge.clone(), app.clone());
+        let (guard_stop, guard_ended) = (stop.clone(), ended.clone());
+        let guard = crate::threads::spawn(
+            "http-guard",
+            move || panicked.note_panic(),
             stop.clone(),
             progress,
-            move || nudge(reachable(address), &nudge_stop),
+            move || {
+                if let Err(error) = guarded.guard(GUARD_EVERY, |pause| guard_stop.wait(pause)) {
+                    guard_ended.because(&format!("/proc/self/fd: {error}"));
+                }
+            },
         )
-        .map_err(|error| ListenError::Start(error.to_string()))?;
-        let mut workers: Vec<JoinHandle<()>> = (1..=workers.max(1))
-            .map(|number| {
-                let (server, app, stop, ended) =
-                    (server.clone(), app.clone(), stop.clone(), ended.clone());
-                let panicked = app.clone();
+        .map_err(refused)?;
+        let mut threads = vec![guard];
+        for number in 1..=workers.max(1) + UPLOADS {
+            let (edge, app) = (edge.clone(), app.clone());
+            let (stop, ended) = (stop.clone(), ended.clone());
+            let panicked = app.clone();
+            threads.push(
                 crate::threads::spawn(
                     &format!("http-{number}"),
                     move || panicked.note_panic(),
                     stop.clone(),
                     progress,
-                    move || work(&server, &app, &stop, &ended),
+                    move || work(&edge, &app, &stop, &ended),
                 )
-            })
-            .collect::<Result<_, _>>()
-            .map_err(|error| ListenError::Start(error.to_string()))?;
-        workers.push(nudge);
-        Ok(Self { server, workers })
+                .map_err(refused)?,
+            );
+        }
+        Ok(Self {
+            edge: edge.clone(),
+            threads,
+        })
     }
 
-    /// Wakes the workers, which end once `stop` is set.
+    /// Wakes the threads, which end once `stop` is set.
     #[must_use]
     pub fn unblock(self) -> Vec<JoinHandle<()>> {
-        for _ in &self.workers {
-            self.server.unblock();
-        }
-        self.workers
+        self.edge.unblock(self.threads.len());
+        self.threads
     }
 }
 
-/// How long a connection can lie in tiny_http's queue.
-const NUDGE_EVERY: Duration = Duration::from_millis(200);
-
-/// Makes connections that end at once.
-///
-/// tiny_http has a thread for each open connection, and hands a new one to an
-/// idle thread. Of two that arrive together both may be meant for the same
-/// thread: the second then lies in a queue until some other connection ends,
-/// which with a browser's idle ones takes minutes. The thread that takes a
-/// connection of ours has nothing to do, and looks into the queue.
-fn nudge(address: SocketAddr, stop: &Stop) {
-    while !stop.wait(NUDGE_EVERY) {
-        // Refused, or not in time: there is a next one.
-        drop(TcpStream::connect_timeout(&address, NUDGE_EVERY));
-    }
-}
-
-/// The address at which this machine reaches its own listener.
-fn reachable(mut address: SocketAddr) -> SocketAddr {
-    if address.ip().is_unspecified() {
-        address.set_ip(match address {
-            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-        });
-    }
-    address
-}
-
-fn work(server: &tiny_http::Server, app: &App, stop: &Stop, ended: &Ended) {
+fn work(edge: &Edge, app: &App, stop: &Stop, ended: &Ended) {
     while !stop.is_set() {
         progress::waits();
-        let received = server.recv();
+        let received = edge.recv();
         progress::moves();
-        match received {
-            Ok(request) => {
-                if let Err(TooManyStuck) = app.serve(request) {
-                    ended.because(
-                        "too many requests claimed bodies that no memory can hold; start again",
-                    );
-                    return;
-                }
-            }
-            // Either somebody called `unblock`, or tiny_http's accepting
-            // thread has ended: it does not survive an error of accept().
-            Err(error) => {
-                if !stop.is_set() {
-                    ended.because(&format!(
-                        "the HTTP server accepts nothing any more: {error}"
-                    ));
-                }
-                return;
-            }
+        let served = match received {
+            Ok(Some(arrival)) => app.serve(arrival),
+            Ok(None) => Ok(()),
+            Err(stuck) => Err(stuck),
+        };
+        if let Err(stuck) = served {
+            ended.because(&stuck.to_string());
+            return;
         }
     }
 }

@@ -1,0 +1,341 @@
+//! Whoever connects to the backend without meaning well: slow and idle
+//! connections by the thousand, file descriptors used up, heads without an
+//! end, requests that say twice where they end. Healthy agents are answered
+//! all the while, and the program is never started anew.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "test code"
+)]
+
+mod backend_support;
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use av_proto_tests::process::{Backend, LIMIT};
+use backend_support::{Bench, TOKEN, report, reported};
+
+fn address(backend: &Backend) -> &str {
+    backend.url.strip_prefix("http://").unwrap()
+}
+
+fn connect(backend: &Backend) -> TcpStream {
+    let connection = TcpStream::connect(address(backend)).unwrap();
+    connection.set_read_timeout(Some(LIMIT)).unwrap();
+    connection.set_write_timeout(Some(LIMIT)).unwrap();
+    connection
+}
+
+/// Everything that comes until the other end closes.
+fn rest(connection: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    match connection.read_to_end(&mut bytes) {
+        Ok(_) => {}
+        // Closed while there was something unread.
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+        Err(error) => panic!("the connection is not closed: {error}"),
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn metric(backend: &Backend, name: &str) -> u64 {
+    let page = backend.get("/metrics").body;
+    page.lines()
+        .find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+        .unwrap_or_else(|| panic!("{name} in\n{page}"))
+}
+
+fn closed(backend: &Backend, reason: &str) -> u64 {
+    let name = format!("av_backend_http_connections_closed_total{{reason=\"{reason}\"}}");
+    metric(backend, &name)
+}
+
+/// How long polls and reports of a healthy agent took: the median.
+fn median_of_healthy(bench: &Bench) -> Duration {
+    let body = report(&[reported("10.0.0.1", "online", "ok")]);
+    let mut times: Vec<Duration> = (0..40)
+        .map(|number| {
+            let started = Instant::now();
+            if number % 4 == 0 {
+                assert_eq!(bench.backend.ingest(TOKEN, &body).status, 200);
+            } else {
+                bench.config();
+            }
+            started.elapsed()
+        })
+        .collect();
+    times.sort();
+    times[times.len() / 2]
+}
+
+#[test]
+fn two_thousand_idle_and_slow_connections_do_not_hold_up_healthy_agents() {
+    let bench = Bench::start();
+    // Each end of 2,000 connections.
+    let _ = Command::new("prlimit")
+        .args(["--nofile=8192:", "--pid", &std::process::id().to_string()])
+        .status()
+        .unwrap();
+    let before = median_of_healthy(&bench);
+    let start = Instant::now();
+    let mut held: Vec<TcpStream> = (0..2_000)
+        .map(|number| {
+            let mut connection = connect(&bench.backend);
+            match number % 4 {
+                0 => {}
+                1 => connection.write_all(b"G").unwrap(),
+                2 => connection
+                    .write_all(b"GET /health HTTP/1.1\r\nX-Slow: 1\r\n")
+                    .unwrap(),
+                // A body of which nothing comes; nobody is logged in.
+                _ => connection
+                    .write_all(b"POST /login HTTP/1.1\r\nContent-Length: 9000\r\n\r\n")
+                    .unwrap(),
+            }
+            connection
+        })
+        .collect();
+    bench.backend.process.wait_for("they are all seen", || {
+        (metric(&bench.backend, "av_backend_http_connections ") >= 1_000).then_some(())
+    });
+    let during = median_of_healthy(&bench);
+    // Not a benchmark: a worker held by one of them would cost seconds.
+    assert!(
+        during < before * 20 + Duration::from_millis(500),
+        "{during:?} instead of {before:?}"
+    );
+    // They go on slowly, and are closed all the same; the idle ones stay.
+    bench
+        .backend
+        .process
+        .wait_for("the slow heads are closed", || {
+            for connection in held.iter_mut().skip(2).step_by(4) {
+                let _ = connection.write_all(b"x");
+            }
+            (closed(&bench.backend, "slow_head") >= 1_000).then_some(())
+        });
+    assert!(start.elapsed() > Duration::from_secs(15), "not at once");
+    median_of_healthy(&bench);
+    let text = rest(&mut held[3]);
+    assert!(
+        text.starts_with("HTTP/1.1 408") || text.starts_with("HTTP/1.1 503"),
+        "{text}"
+    );
+}
+
+#[test]
+fn file_descriptors_used_up_and_released_are_no_end() {
+    let mut bench = Bench::start();
+    let pid = bench.backend.process.id();
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .count();
+    let limit = Command::new("prlimit")
+        .args(["--pid", &pid.to_string()])
+        .arg(format!("--nofile={}:", open + 41))
+        .status()
+        .unwrap();
+    assert!(limit.success());
+    for round in 1..=3 {
+        let mut held: Vec<TcpStream> = (0..150).map(|_| connect(&bench.backend)).collect();
+        for connection in &mut held {
+            let _ = connection.write_all(b"GET /health HTTP/1.1\r\n");
+        }
+        bench
+            .backend
+            .process
+            .wait_for("the accepting thread has ended", || {
+                bench
+                    .backend
+                    .process
+                    .log()
+                    .contains("the HTTP server is started anew")
+                    .then_some(())
+                    .or_else(|| {
+                        (bench.backend.process.log().matches("accepts again").count() >= round)
+                            .then_some(())
+                    })
+            });
+        drop(held);
+        bench.backend.process.wait_for("it answers again", || {
+            let mut connection = TcpStream::connect(address(&bench.backend)).ok()?;
+            connection
+                .set_read_timeout(Some(Duration::from_secs(2)))
+                .ok()?;
+            connection
+                .write_all(b"GET /health HTTP/1.1\r\nConnection: close\r\n\r\n")
+                .ok()?;
+            let mut start = [0; 12];
+            connection.read_exact(&mut start).ok()?;
+            (&start == b"HTTP/1.1 200").then_some(())
+        });
+    }
+    bench.config();
+    assert!(metric(&bench.backend, "av_backend_http_reopened_total ") >= 1);
+    assert!(bench.backend.process.is_running());
+    assert_eq!(bench.backend.process.id(), pid);
+}
+
+#[test]
+fn the_longest_idle_make_way_where_there_are_too_many() {
+    let database = av_proto_tests::pg::Database::create();
+    let backend = Backend::spawn(&database.url(), |command| {
+        command.env("AV_CONNECTIONS", "16");
+    });
+    backend.wait_until_healthy();
+    let mut held: Vec<TcpStream> = (0..60).map(|_| connect(&backend)).collect();
+    backend.process.wait_for("the oldest are closed", || {
+        (closed(&backend, "too_many") >= 40).then_some(())
+    });
+    assert_eq!(rest(&mut held[0]), "");
+    let newest = held.last_mut().unwrap();
+    newest
+        .write_all(b"GET /health HTTP/1.1\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    assert!(rest(newest).starts_with("HTTP/1.1 200"));
+}
+
+#[test]
+fn a_head_without_an_end_and_requests_without_patience_are_cut_off() {
+    let bench = Bench::start();
+    let floods: [(&str, &[u8]); 3] = [
+        ("a header", b"GET / HTTP/1.1\r\nX: "),
+        ("headers", b"GET / HTTP/1.1\r\n"),
+        ("pipelined requests", b""),
+    ];
+    for (what, start) in floods {
+        let more: &[u8] = match what {
+            "a header" => &[b'x'; 4096],
+            "headers" => b"X-Header: some value that goes on and on\r\n",
+            _ => b"GET /metrics HTTP/1.1\r\n\r\n",
+        };
+        let before = closed(&bench.backend, "flood");
+        let mut connection = connect(&bench.backend);
+        connection.write_all(start).unwrap();
+        let started = Instant::now();
+        let mut sent = 0;
+        while connection.write_all(more).is_ok() {
+            sent += more.len();
+            assert!(started.elapsed() < LIMIT, "{what}: {sent} bytes are taken");
+        }
+        bench.backend.process.wait_for("it is counted", || {
+            (closed(&bench.backend, "flood") > before).then_some(())
+        });
+        bench.config();
+    }
+}
+
+/// Heads and framings that are wrong, each on a connection of its own: one
+/// answer at most, with this status, and the connection ends. What stands
+/// behind them is never taken for a request.
+#[test]
+fn what_does_not_say_where_it_ends_is_refused_with_all_that_follows() {
+    let bench = Bench::start();
+    let smuggled = format!("GET /config/{TOKEN} HTTP/1.1\r\nHost: a\r\n\r\n");
+    let cases: [(&str, &str); 14] = [
+        (
+            "POST /ingest HTTP/1.1\r\nContent-Length: 4\r\nContent-Length: 40\r\n\r\nabcd",
+            "400",
+        ),
+        (
+            "POST /ingest HTTP/1.1\r\nContent-Length: +4\r\n\r\nabcd",
+            "400",
+        ),
+        (
+            "POST /ingest HTTP/1.1\r\nContent-Length: -1\r\n\r\nabcd",
+            "400",
+        ),
+        (
+            "POST /ingest HTTP/1.1\r\nContent-Length: 4, 4\r\n\r\nabcd",
+            "400",
+        ),
+        (
+            "POST /ingest HTTP/1.1\r\nContent-Length: 0x4\r\n\r\nabcd",
+            "400",
+        ),
+        (
+            "POST /ingest HTTP/1.1\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            "400",
+        ),
+        (
+            "POST /ingest HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n0\r\n\r\n",
+            "400",
+        ),
+        (
+            "POST /ingest HTTP/1.1\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+            "400",
+        ),
+        (
+            "POST /ingest HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n",
+            "400",
+        ),
+        (
+            "POST /ingest HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            "400",
+        ),
+        ("GET /health\r\n\r\n", "400"),
+        ("\u{1}\u{2}\u{3}\r\n\r\n", "400"),
+        ("GET /health HTTP/1.1\r\nno colon here\r\n\r\n", "400"),
+        ("GET /health HTTP/1.1\r\nSpace : before\r\n\r\n", "400"),
+    ];
+    for (head, status) in cases {
+        let mut connection = connect(&bench.backend);
+        connection.write_all(head.as_bytes()).unwrap();
+        connection.write_all(smuggled.as_bytes()).unwrap();
+        let text = rest(&mut connection);
+        let first = text
+            .split_once(' ')
+            .map(|(_, rest)| rest)
+            .unwrap_or_default();
+        assert!(first.starts_with(status), "{head:?}: {text}");
+        // Where what follows is no request either, that is said too.
+        let answers = text.matches("HTTP/1.").count();
+        assert_eq!(
+            text.matches(" 400 Bad Request").count(),
+            answers,
+            "{head:?}: {text}"
+        );
+        assert!(!text.contains("site_name"), "{head:?}: {text}");
+    }
+    bench.config();
+}
+
+#[test]
+fn bodies_that_stall_hold_nobody_up() {
+    let bench = Bench::start();
+    // More of them than there are threads, with a token that is right.
+    let mut held: Vec<TcpStream> = (0..40)
+        .map(|_| {
+            let mut connection = connect(&bench.backend);
+            let head = format!(
+                "POST /ingest HTTP/1.1\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 5000\r\n\r\n{{"
+            );
+            connection.write_all(head.as_bytes()).unwrap();
+            connection
+        })
+        .collect();
+    std::thread::sleep(Duration::from_millis(500));
+    for _ in 0..20 {
+        bench.config();
+        assert_eq!(bench.backend.get("/health").status, 200);
+    }
+    // A short report comes with its head, and waits for no turn.
+    let body = report(&[reported("10.0.0.1", "online", "ok")]);
+    assert_eq!(bench.backend.ingest(TOKEN, &body).status, 200);
+    let text = rest(&mut held[0]);
+    assert!(text.starts_with("HTTP/1.1 408"), "{text}");
+    bench
+        .backend
+        .process
+        .wait_for("the stalled are cut off", || {
+            (closed(&bench.backend, "slow_body") >= 1).then_some(())
+        });
+    for connection in &held {
+        let _ = connection.shutdown(Shutdown::Both);
+    }
+}

@@ -1,0 +1,107 @@
+//! Where a request ends, which must be beyond doubt.
+
+use tiny_http::{HTTPVersion, Request};
+
+/// Why a request does not say where it ends (RFC 9112, sections 6.1 to 6.3).
+/// tiny_http takes the first of several lengths, and any coding for `chunked`;
+/// a proxy before it may see it otherwise, and what one takes for a body the
+/// other then takes for the next request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// A length that is no number, or several that differ.
+    #[error("Content-Length: it is to be one number")]
+    Length,
+    /// Some coding that is not `chunked`, or not that alone.
+    #[error("Transfer-Encoding: only chunked is understood")]
+    Coding,
+    /// Both, or a coding in HTTP/1.0.
+    #[error("Transfer-Encoding and Content-Length say different things")]
+    Both,
+}
+
+/// Whether it is clear where a request ends.
+///
+/// # Errors
+/// [`FrameError`], after which nothing more of the connection is to be read.
+pub fn check_frame(request: &Request) -> Result<(), FrameError> {
+    let values = |name: &'static str| {
+        request
+            .headers()
+            .iter()
+            .filter(move |header| header.field.equiv(name))
+            .map(|header| header.value.as_str())
+    };
+    let old = *request.http_version() < HTTPVersion(1, 1);
+    check(values("Content-Length"), values("Transfer-Encoding"), old)
+}
+
+fn check<'a>(
+    mut lengths: impl Iterator<Item = &'a str>,
+    mut codings: impl Iterator<Item = &'a str>,
+    old: bool,
+) -> Result<(), FrameError> {
+    let length = lengths.next();
+    let plain = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if length.is_some_and(|length| !plain(length) || length.parse::<usize>().is_err())
+        || lengths.any(|other| Some(other) != length)
+    {
+        return Err(FrameError::Length);
+    }
+    let Some(coding) = codings.next() else {
+        return Ok(());
+    };
+    if !coding.eq_ignore_ascii_case("chunked") || codings.next().is_some() {
+        return Err(FrameError::Coding);
+    }
+    if length.is_some() || old {
+        return Err(FrameError::Both);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_says_once_where_it_ends() {
+        type Case = (
+            &'static [&'static str],
+            &'static [&'static str],
+            bool,
+            Result<(), FrameError>,
+        );
+        let cases: [Case; 16] = [
+            (&[], &[], false, Ok(())),
+            (&["0"], &[], true, Ok(())),
+            (&["12"], &[], false, Ok(())),
+            (&["12", "12"], &[], false, Ok(())),
+            (&["12", "13"], &[], false, Err(FrameError::Length)),
+            (&["+12"], &[], false, Err(FrameError::Length)),
+            (&["-1"], &[], false, Err(FrameError::Length)),
+            (&["12, 12"], &[], false, Err(FrameError::Length)),
+            (&[""], &[], false, Err(FrameError::Length)),
+            (
+                &["99999999999999999999999"],
+                &[],
+                false,
+                Err(FrameError::Length),
+            ),
+            (&[], &["chunked"], false, Ok(())),
+            (&[], &["Chunked"], false, Ok(())),
+            (&[], &["gzip, chunked"], false, Err(FrameError::Coding)),
+            (
+                &[],
+                &["chunked", "identity"],
+                false,
+                Err(FrameError::Coding),
+            ),
+            (&[], &["chunked"], true, Err(FrameError::Both)),
+            (&["5"], &["chunked"], false, Err(FrameError::Both)),
+        ];
+        for (lengths, codings, old, expected) in cases {
+            let checked = check(lengths.iter().copied(), codings.iter().copied(), old);
+            assert_eq!(checked, expected, "{lengths:?} {codings:?} {old}");
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Answers a request whose body may not have been read.
+
+use std::io::{self, Read};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tiny_http::{Request, Response};
+
+use super::Talking;
+
+/// tiny_http reads a body as short as this before it hands out the request.
+const READ_AHEAD: usize = 1024;
+/// When a request is dropped, tiny_http reads the rest of its body into one
+/// buffer of that size. Up to here that is harmless.
+const DRAIN_MAX: usize = 64 << 20;
+/// How long the rest of a body that nobody wants may take.
+const DRAIN_LIMIT: Duration = Duration::from_secs(30);
+/// How long the peer of a larger one has to read its answer.
+const LINGER: Duration = Duration::from_secs(2);
+/// More than tiny_http's buffer of 1 KiB, so that all of an answer is sent
+/// before the reader that never ends is read again.
+const PADDED: usize = 4096;
+
+/// Whether tiny_http has read the body already, so that reading it holds
+/// nobody up.
+#[must_use]
+pub fn came_with_head(request: &Request) -> bool {
+    !has(request, "Expect")
+        && request
+            .body_length()
+            .is_some_and(|length| length <= READ_AHEAD)
+}
+
+/// Too many requests claimed bodies that no memory can hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("too many requests claimed bodies that no memory can hold; start again")]
+pub struct TooManyStuck;
+
+/// Sends answers.
+///
+/// Dropping a request makes tiny_http wait for the rest of its body: a thread
+/// of its own waits, so that no worker does. And it allocates as many bytes as
+/// `Content-Length` claims, which for a claim past the machine's memory would
+/// end the program: such a request is answered and never dropped.
+#[derive(Debug)]
+pub(super) struct Sender {
+    stuck: AtomicUsize,
+    stuck_max: usize,
+}
+
+impl Sender {
+    /// After `stuck_max` requests that cannot be dropped the program must
+    /// start anew.
+    pub(super) fn new(stuck_max: usize) -> Self {
+        Self {
+            stuck: AtomicUsize::new(0),
+            stuck_max,
+        }
+    }
+
+    /// Sends the answer. `body_read` tells whether the body was read to its
+    /// end.
+    ///
+    /// # Errors
+    /// [`TooManyStuck`].
+    pub(super) fn send(
+        &self,
+        request: Request,
+        talking: Talking,
+        body_read: bool,
+        response: Response<impl Read + Send + 'static>,
+    ) -> Result<(), TooManyStuck> {
+        let claimed = request.body_length().unwrap_or_default();
+        if !body_read && has(&request, "Transfer-Encoding") {
+            // The chunks that are left would be taken for the next request.
+            talking.refuse();
+        }
+        if body_read || claimed == 0 || came_with_head(&request) {
+            if let Err(error) = request.respond(response) {
+                log::debug!("an answer was not sent: {error}");
+            }
+            return Ok(());
+        }
+        if claimed <= DRAIN_MAX {
+            talking.reads_until(Some(Instant::now() + DRAIN_LIMIT));
+            detach(move || {
+                let _ = request.respond(response);
+                drop(talking);
+            });
+            return Ok(());
+        }
+        self.stick(|| {
+            detach(move || {
+                let _ = request.respond(never_ending(response, talking));
+            });
+        })
+    }
+
+    /// Lets go of a request without an answer.
+    ///
+    /// # Errors
+    /// [`TooManyStuck`].
+    pub(super) fn discard(&self, request: Request) -> Result<(), TooManyStuck> {
+        if request
+            .body_length()
+            .is_none_or(|claimed| claimed <= READ_AHEAD)
+        {
+            // Dropped with its writer, it would be answered with 500.
+            drop(request.into_writer());
+            return Ok(());
+        }
+        self.stick(|| std::mem::forget(request))
+    }
+
+    fn stick(&self, stick: impl FnOnce()) -> Result<(), TooManyStuck> {
+        let before = self.stuck.fetch_add(1, Ordering::Relaxed);
+        stick();
+        if before >= self.stuck_max {
+            return Err(TooManyStuck);
+        }
+        Ok(())
+    }
+}
+
+/// Whether the request has this header.
+pub(super) fn has(request: &Request, name: &'static str) -> bool {
+    request
+        .headers()
+        .iter()
+        .any(|header| header.field.equiv(name))
+}
+
+fn detach(work: impl FnOnce() + Send + 'static) {
+    let spawned = std::thread::Builder::new()
+        .name("refuse".to_owned())
+        .stack_size(128 * 1024)
+        .spawn(work);
+    if let Err(error) = spawned {
+        log::warn!("no thread to refuse a request: {error}");
+    }
+}
+
+/// The same response, after whose body the reader blocks for good. Some time
+/// later the connection is given up, and with it what still comes.
+fn never_ending(
+    response: Response<impl Read + Send + 'static>,
+    talking: Talking,
+) -> Response<impl Read> {
+    struct Blocked(Option<Talking>);
+    impl Read for Blocked {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            std::thread::sleep(LINGER);
+            if let Some(talking) = self.0.take() {
+                talking.refuse();
+            }
+            loop {
+                std::thread::park();
+            }
+        }
+    }
+    let own = response.data_length();
+    let length = own.map(|length| length.max(PADDED));
+    let padding = length.unwrap_or_default() - own.unwrap_or_default();
+    let status = response.status_code();
+    let headers = response.headers().to_vec();
+    // White space at the end means nothing in JSON and HTML.
+    let body = response
+        .into_reader()
+        .chain(io::repeat(b' ').take(padding as u64))
+        .chain(Blocked(Some(talking)));
+    Response::new(status, headers, body, length, None).with_chunked_threshold(usize::MAX)
+}
