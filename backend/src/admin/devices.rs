@@ -326,7 +326,9 @@ fn update(admin: &Admin, call: &Call<'_>, device: i64) -> Result<Answer, Answer>
     };
     let valid = check(admin, draft, Some(&before))?;
     let changed = changes(&before.fields, &valid.fields);
-    if !changed.is_empty() {
+    let after = if changed.is_empty() {
+        before
+    } else {
         admin
             .store
             .update_device(
@@ -336,10 +338,9 @@ fn update(admin: &Admin, call: &Call<'_>, device: i64) -> Result<Answer, Answer>
                 &Value::Object(changed),
             )
             .map_err(store_refused)?
-            .map_err(precondition::lost)?;
-    }
-    let device = find(admin, device)?;
-    Ok(answer(200, &device, false, Some(&valid.warnings)))
+            .map_err(precondition::lost)?
+    };
+    Ok(answer(200, &after, false, Some(&valid.warnings)))
 }
 
 /// The stored device with the members of a JSON object in place of its own; of

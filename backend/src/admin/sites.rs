@@ -141,10 +141,13 @@ fn list(admin: &Admin, call: &Call<'_>) -> Result<Answer, Answer> {
 }
 
 fn show(admin: &Admin, site: i64) -> Result<Answer, Answer> {
-    let site = find(admin, site)?;
+    answer(admin, &find(admin, site)?)
+}
+
+fn answer(admin: &Admin, site: &SiteRecord) -> Result<Answer, Answer> {
     let agent = agents(&admin.store, Some(site.id))?.pop();
-    Ok(Answer::json(200, &document(&site, agent.as_ref()))
-        .with("ETag", format!("\"{}\"", etag(&site))))
+    Ok(Answer::json(200, &document(site, agent.as_ref()))
+        .with("ETag", format!("\"{}\"", etag(site))))
 }
 
 /// What a client sends. It may send back what it got: what it cannot set is
@@ -289,7 +292,16 @@ fn update(admin: &Admin, call: &Call<'_>, site: i64) -> Result<Answer, Answer> {
             .map_err(taken)?
             .map_err(precondition::lost)?;
     }
-    show(admin, site)
+    // What this user set, though the next one may have changed it by now: the
+    // entity tag must be of what this one has seen.
+    let now = find(admin, site)?;
+    answer(
+        admin,
+        &SiteRecord {
+            fields: after,
+            ..now
+        },
+    )
 }
 
 fn delete(admin: &Admin, call: &Call<'_>, site: i64) -> Result<Answer, Answer> {

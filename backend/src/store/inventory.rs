@@ -279,6 +279,16 @@ const DEVICE_COLUMNS: &str = "
     t.status, t.verdict, t.detail, t.metrics::text, t.observed_at, t.last_seen, t.last_ok_at,
     t.verdict_since, t.stale, d.alert_severity";
 
+/// The device with the id $1.
+fn one_device() -> String {
+    format!(
+        "SELECT {DEVICE_COLUMNS}
+           FROM devices d JOIN sites s ON s.id = d.site_id
+           JOIN device_current t ON t.device_id = d.id
+          WHERE d.id = $1"
+    )
+}
+
 fn device(row: &Row) -> DeviceRecord {
     DeviceRecord {
         id: row.get(0),
@@ -547,15 +557,7 @@ impl Store {
     /// [`StoreError`].
     pub fn device_record(&self, id: i64) -> Result<Option<DeviceRecord>, StoreError> {
         self.run(|client| {
-            let row = client.query_typed_opt(
-                &format!(
-                    "SELECT {DEVICE_COLUMNS}
-                       FROM devices d JOIN sites s ON s.id = d.site_id
-                       JOIN device_current t ON t.device_id = d.id
-                      WHERE d.id = $1"
-                ),
-                &[(&id, Type::INT8)],
-            )?;
+            let row = client.query_typed_opt(&one_device(), &[(&id, Type::INT8)])?;
             Ok(row.as_ref().map(device))
         })
     }
@@ -572,7 +574,9 @@ impl Store {
     }
 
     /// Changes a device, unless somebody else changed it since `before` was
-    /// read. `changes` goes into the audit log: no secret may be in it.
+    /// read. Answers the device as this change left it, and not as the next
+    /// one may have by now: its entity tag must be of what this user has seen.
+    /// `changes` goes into the audit log: no secret may be in it.
     ///
     /// # Errors
     /// [`StoreError::Taken`] where the address is another device's.
@@ -582,7 +586,7 @@ impl Store {
         before: &DeviceRecord,
         after: &DeviceFields,
         changes: &Value,
-    ) -> Result<Result<(), Lost>, StoreError> {
+    ) -> Result<Result<DeviceRecord, Lost>, StoreError> {
         let updated_at = to_sql(before.updated_at);
         let severity = after.alert_severity.word();
         self.act(actor, |transaction| {
@@ -605,7 +609,8 @@ impl Store {
                 actor,
                 &device_deed("device.update", before.id, after, changes.clone()),
             )?;
-            Ok(Ok(()))
+            let row = transaction.query_one(&one_device(), &[&before.id])?;
+            Ok(Ok(device(&row)))
         })
     }
 
