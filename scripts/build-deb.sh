@@ -50,8 +50,9 @@ mkdir -p "$into"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# The newest glibc symbol of a program is the glibc that it needs.
-needs_glibc() { grep -ao 'GLIBC_2[.][0-9]*' "$1" | sort -uV | tail -n 1 | sed 's/GLIBC_//'; }
+# The newest glibc symbol of a program is the glibc that it needs; packed
+# relocations (agent/build.rs) need 2.36.
+needs_glibc() { grep -ao 'GLIBC_2[.][0-9]*\|GLIBC_ABI_DT_RELR' "$1" | sed 's/GLIBC_//; s/ABI_DT_RELR/2.36/' | sort -uV | tail -n 1; }
 
 # package NAME ARCHITECTURE PROGRAM DOCUMENT
 package() {
