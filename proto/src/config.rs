@@ -468,10 +468,12 @@ impl DeviceDocument {
             Some(raw) => {
                 from_json(raw.get().as_bytes()).map_err(|error| error.under("driver_config"))
             }
-            None => Ok([("snmp", &self.snmp), ("pjlink", &self.pjlink)]
-                .into_iter()
-                .map(|(name, raw)| (name.to_owned(), raw.clone()))
-                .collect()),
+            None => {
+                let mut sections = Sections::new();
+                sections.insert("snmp".to_owned(), self.snmp.clone());
+                sections.insert("pjlink".to_owned(), self.pjlink.clone());
+                Ok(sections)
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::canonical::{CanonicalError, canonicalize, write_canonical, write_string};
+use crate::sort::sort_by;
 
 /// The MD5 of a site's configuration: 32 lower-case hex digits.
 ///
@@ -108,7 +109,7 @@ impl HashedSite<'_> {
     /// nests too deep.
     pub fn canonical(&self) -> Result<String, CanonicalError> {
         let mut devices: Vec<&HashedDevice<'_>> = self.devices.iter().collect();
-        devices.sort_by_key(|device| device.ip);
+        sort_by(&mut devices, |a, b| a.ip.cmp(b.ip));
 
         // Keys are written in sorted order by hand; a test holds this against
         // `canonicalize`.
@@ -207,7 +208,7 @@ pub fn hash_document(json: &str) -> Result<ConfigHash, DocumentError> {
                 .map_err(|e| shape(&format!("devices[{i}].ip"), &e))?;
             keyed.push((ip, device));
         }
-        keyed.sort_by(|a, b| a.0.cmp(&b.0));
+        sort_by(&mut keyed, |a, b| a.0.cmp(&b.0));
         let ordered: Vec<&RawValue> = keyed.into_iter().map(|(_, device)| device).collect();
         let ordered =
             serde_json::value::to_raw_value(&ordered).map_err(|e| shape("devices", &e))?;

@@ -16,6 +16,7 @@
 //! | [`suggestion`] | the body of `POST /suggestions` |
 //! | [`secret`] | values that cannot be printed |
 //! | [`exposition`] | the Prometheus text format |
+//! | [`sort`] | one sort for lists of every type |
 //! | [`text`] | foreign text made safe for a log line |
 
 pub mod canonical;
@@ -27,6 +28,7 @@ pub mod hash;
 pub mod report;
 pub mod schedule;
 pub mod secret;
+pub mod sort;
 pub mod suggestion;
 pub mod text;
 pub mod verdict;

@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal, Write};
 use std::net::Ipv4Addr;
 
 use av_proto::secret::Secret;
+use av_proto::sort::sort_by;
 use av_proto::suggestion::{FOUND_MAX, Found, Suggestions};
 use serde::{Deserialize, Serialize};
 
@@ -198,7 +199,7 @@ fn document<'a>(found: &'a [(Found, &Evidence)]) -> BTreeMap<&'static str, Vec<F
 fn ports(evidence: &Evidence) -> Vec<u16> {
     let snmp = evidence.snmp.as_ref().map(|_| 161);
     let mut ports: Vec<u16> = evidence.ports.iter().copied().chain(snmp).collect();
-    ports.sort_unstable();
+    sort_by(&mut ports, Ord::cmp);
     ports
 }
 

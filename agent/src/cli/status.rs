@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use av_proto::config::RejectedDevice;
 use av_proto::secret::Secret;
+use av_proto::sort::sort_by;
 use av_proto::text::one_line;
 use av_proto::verdict::{Status, Verdict};
 use jiff::Timestamp;
@@ -374,7 +375,7 @@ fn devices(status: &StatusDocument, problems_only: bool) -> Table {
         .iter()
         .filter(|device| !problems_only || device.verdict != Verdict::Ok)
         .collect();
-    sorted.sort_by(|a, b| by_need(a, b));
+    sort_by(&mut sorted, |a, b| by_need(a, b));
     let mut table = Table::new(&[
         "VERDICT", "NAME", "IP", "PLACE", "DRIVER", "OFF FOR", "DETAIL",
     ])

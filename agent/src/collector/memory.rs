@@ -65,19 +65,16 @@ impl MemoryStore {
                 false => Moment::Before(at),
             })
         };
-        let devices = loaded
-            .devices
-            .into_iter()
-            .map(|(ip, stored)| {
-                let memory = Memory {
-                    last_ok: moment(stored.last_ok, stored.last_ok_unsynced),
-                    offline_since: moment(stored.offline_since, stored.offline_since_unsynced),
-                    verdict: stored.verdict,
-                    changed: false,
-                };
-                (ip, memory)
-            })
-            .collect();
+        let mut devices = BTreeMap::new();
+        for (ip, stored) in loaded.devices {
+            let memory = Memory {
+                last_ok: moment(stored.last_ok, stored.last_ok_unsynced),
+                offline_since: moment(stored.offline_since, stored.offline_since_unsynced),
+                verdict: stored.verdict,
+                changed: false,
+            };
+            devices.insert(ip, memory);
+        }
         Self {
             file,
             started: now,
@@ -182,12 +179,12 @@ impl MemoryStore {
         if matches!(line.trust, Trust::Known | Trust::Backend) {
             self.last_good = Some(line.wall(now));
         }
-        let devices: BTreeMap<&str, Stored> = self
-            .devices
-            .iter()
-            .filter(|(_, memory)| is_whole_due || memory.changed)
-            .map(|(ip, memory)| (ip.as_str(), memory.stored(line)))
-            .collect();
+        let mut devices: BTreeMap<&str, Stored> = BTreeMap::new();
+        for (ip, memory) in &self.devices {
+            if is_whole_due || memory.changed {
+                devices.insert(ip.as_str(), memory.stored(line));
+            }
+        }
         if is_whole_due {
             self.saved_at = None;
             self.file.replace(self.last_good, &devices)?;

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use av_proto::config::Device;
 use av_proto::report::ReportedDevice;
+use av_proto::sort::sort_by;
 use av_proto::verdict::{Status, Verdict};
 use av_service::progress;
 use crossbeam_channel::{Receiver, Sender, bounded, never, select, unbounded};
@@ -334,7 +335,7 @@ impl<'a> Work<'a> {
         };
         if !over.late.is_empty() {
             let mut late = over.late;
-            late.sort_by_key(|(_, after)| std::cmp::Reverse(*after));
+            sort_by(&mut late, |(_, a), (_, b)| b.cmp(a));
             let late = late.into_iter().filter_map(|(index, after)| {
                 Some(format!("{} after {:.1} s", ip(index)?, after.as_secs_f64()))
             });

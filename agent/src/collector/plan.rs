@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use av_proto::config::Device;
 use av_proto::driver::DriverSettings;
+use av_proto::sort::sort_by;
 
 use crate::driver::engine::Deadlines;
 
@@ -256,14 +257,18 @@ impl Plan {
     /// of the sweep's time for a machine that is busy. Else the order is one
     /// that keeps neighbours apart.
     pub(super) fn begin_sweep(&mut self, now: Instant, offline: impl Fn(usize) -> bool) {
-        let mut order: Vec<usize> = (0..self.slots.len())
+        let mut keyed: Vec<((bool, u64), usize)> = (0..self.slots.len())
             .filter(|&index| {
                 let slot = &self.slots[index];
                 slot.device.interval.is_none() || slot.begun.is_none()
             })
+            .map(|index| {
+                let ip = self.slots[index].device.ip;
+                ((!offline(index), scattered(ip)), index)
+            })
             .collect();
-        order
-            .sort_by_cached_key(|&index| (!offline(index), scattered(self.slots[index].device.ip)));
+        sort_by(&mut keyed, |(a, _), (b, _)| a.cmp(b));
+        let order: Vec<usize> = keyed.into_iter().map(|(_, index)| index).collect();
         let settings = || {
             order
                 .iter()

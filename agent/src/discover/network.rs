@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
+use av_proto::sort::sort_by;
+
 /// The most addresses that are looked at in one go: a network of /16.
 pub const ADDRESSES_MAX: u32 = 1 << 16;
 
@@ -146,7 +148,7 @@ pub fn addresses(networks: &[Network]) -> Result<Vec<IpAddr>, u64> {
         .iter()
         .flat_map(|network| network.addresses())
         .collect();
-    all.sort_unstable();
+    sort_by(&mut all, Ord::cmp);
     all.dedup();
     Ok(all)
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use askama::Template;
+use av_proto::sort::sort_by;
 use av_proto::text::one_line;
 use av_proto::verdict::{Status, Verdict};
 use jiff::tz::TimeZone;
@@ -281,7 +282,7 @@ fn places(
     zone: &TimeZone,
 ) -> Vec<Place> {
     let mut sorted: Vec<&Observation> = observations.iter().map(AsRef::as_ref).collect();
-    sorted.sort_by(|a, b| {
+    sort_by(&mut sorted, |a, b| {
         let (a, b) = (&a.device, &b.device);
         natural(&a.building, &b.building)
             .then_with(|| natural(&a.floor, &b.floor))

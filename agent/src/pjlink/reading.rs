@@ -241,11 +241,10 @@ fn lamps_json(lamps: Vec<Lamp>) -> Value {
 }
 
 fn errors_json(errors: Errors) -> Value {
-    let parts: Map<String, Value> = PARTS
-        .iter()
-        .zip(errors)
-        .map(|(part, health)| ((*part).to_owned(), health.word().into()))
-        .collect();
+    let mut parts = Map::new();
+    for (part, health) in PARTS.iter().zip(errors) {
+        parts.insert((*part).to_owned(), health.word().into());
+    }
     Value::Object(parts)
 }
 

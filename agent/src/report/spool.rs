@@ -31,6 +31,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use av_proto::report::ReportedDevice;
+use av_proto::sort::sort_by;
 use flate2::Compression;
 use flate2::read::DeflateDecoder;
 use flate2::write::DeflateEncoder;
@@ -325,7 +326,7 @@ impl Spool {
                     .is_some_and(|name| name.starts_with("refused-") && name.ends_with(".json"))
             })
             .collect();
-        kept.sort();
+        sort_by(&mut kept, Ord::cmp);
         for old in kept.iter().rev().skip(REFUSED_KEPT) {
             fs::remove_file(old)?;
         }

@@ -31,7 +31,8 @@ pub(super) struct Plan {
 impl Plan {
     pub(super) fn of(readings: &[Reading]) -> Self {
         let base: Vec<Oid> = [sys_descr(), sys_uptime()].into_iter().flatten().collect();
-        let mut seen: BTreeSet<&Oid> = base.iter().collect();
+        let mut seen: BTreeSet<&Oid> = BTreeSet::new();
+        seen.extend(&base);
         let mut scalars = Vec::new();
         let mut columns = Vec::new();
         for reading in readings {

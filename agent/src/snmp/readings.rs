@@ -2,6 +2,7 @@
 //! pure functions.
 
 use av_proto::driver::{Oid, Reading, ReadingKind, Thresholds};
+use av_proto::sort::sort_by;
 use av_proto::text::excerpt;
 use serde_json::{Map, Number, Value as Json};
 
@@ -61,7 +62,7 @@ pub(super) fn read(readings: &[Reading], answers: &Answers) -> Read {
             metrics.insert(reading.name.clone(), shown.metric);
         }
     }
-    remarks.sort_by_key(|(grade, _)| *grade);
+    sort_by(&mut remarks, |(a, _), (b, _)| a.cmp(b));
     Read {
         metrics,
         remarks: remarks.into_iter().map(|(_, remark)| remark).collect(),

@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use av_proto::sort::sort_by;
 use jiff::Timestamp;
 
 use super::Now;
@@ -220,7 +221,7 @@ pub(super) fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
         }
     }
     // Twenty digits: the order of the names is that of the numbers.
-    paths.sort();
+    sort_by(&mut paths, Ord::cmp);
     Ok(paths)
 }
 
