@@ -40,6 +40,10 @@ missing_packages() {
     # The proxies whose configurations are tested.
     command -v nginx >/dev/null || say nginx-light
     command -v caddy >/dev/null || say caddy
+    # What the guides' commands need.
+    command -v curl >/dev/null || say curl
+    command -v jq >/dev/null || say jq
+    command -v openssl >/dev/null || say openssl
 }
 
 # The same for the tests of the web interface.

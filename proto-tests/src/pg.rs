@@ -247,6 +247,12 @@ impl Cluster {
         format!("postgres://{USER}@127.0.0.1:{}/{database}", self.port)
     }
 
+    /// The folder of PostgreSQL's own programs.
+    #[must_use]
+    pub fn programs(&self) -> &Path {
+        &self.bin
+    }
+
     /// The port on 127.0.0.1.
     #[must_use]
     pub fn port(&self) -> u16 {
