@@ -8,6 +8,9 @@ reports cost. Prints the figures of docs/sizing.md as JSON.
             target/release/agents-sim [--agents 10000] [--devices 10] \\
             [--poll-s 300] [--report-s 300] [--seconds 120]
 
+With --soak SECONDS instead: every agent polls and reports all that time, and
+each minute the backend's memory and the database's size are told.
+
 CPU seconds are what /proc says of the backend and of every process of
 PostgreSQL: unlike latencies they hardly change where the machine is busy.
 """
@@ -47,6 +50,11 @@ def cpu_of_family(root):
     return total
 
 
+def resident_mib(pid):
+    fields = pathlib.Path(f"/proc/{pid}/statm").read_text().split()
+    return round(int(fields[1]) * os.sysconf("SC_PAGE_SIZE") / (1 << 20), 1)
+
+
 def memory_mib(pid):
     fields = dict(
         line.split(":", 1) for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
@@ -64,6 +72,7 @@ def main():
     parser.add_argument("--report-s", type=float, default=300)
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--threads", type=int, default=16)
+    parser.add_argument("--soak", type=float, metavar="SECONDS")
     arguments = parser.parse_args()
     folder = tempfile.mkdtemp(prefix="av-agents-")
     with contextlib.ExitStack() as stack:
@@ -113,24 +122,39 @@ def main():
                 SELECT coalesce(config_version, '-') FROM sites
                  ORDER BY substr(name, 5)::int""") + "\n")
             before, began = now(), time.monotonic()
-            done = subprocess.run(
+            simulator = subprocess.Popen(
                 [arguments.simulator, "--backend", backend.listen,
                  "--agents", str(arguments.agents), "--devices", str(arguments.devices),
                  "--poll-s", str(poll_s), "--report-s", str(report_s),
                  "--first-seq", str(first_seq), "--hashes", str(hashes),
                  "--seconds", str(seconds), "--threads", str(arguments.threads)],
-                check=True, capture_output=True, text=True)
+                stdout=subprocess.PIPE, text=True)
+            stack.callback(simulator.kill)
+            while arguments.soak and simulator.poll() is None:
+                print(json.dumps({
+                    "minute": round((time.monotonic() - began) / 60, 1),
+                    "backend_mib": resident_mib(backend.process.process.pid),
+                    "database_mib": round(now()["database_bytes"] / (1 << 20), 1),
+                    "load": os.getloadavg()[0],
+                }), flush=True)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    simulator.wait(60)
+            said, _ = simulator.communicate()
+            assert simulator.returncode == 0, f"the simulator ended with {simulator.returncode}"
             took = time.monotonic() - began
             # What PostgreSQL counts it tells a second later at the most.
             time.sleep(2)
             after = now()
-            told = {"run": name, **json.loads(done.stdout), "wall_s": round(took, 1)}
+            told = {"run": name, **json.loads(said), "wall_s": round(took, 1)}
             told["load"] = os.getloadavg()[0]
             told["cost"] = {key: round(after[key] - before[key], 2) for key in before}
             told["backend_memory_mib"] = memory_mib(backend.process.process.pid)
             told["database_mib"] = after["database_bytes"] >> 20
             print(json.dumps(told), flush=True)
 
+        if arguments.soak:
+            simulate("soak", arguments.poll_s, arguments.report_s, arguments.soak)
+            return 0
         never = 1e9
         simulate("first polls and reports", arguments.seconds, arguments.seconds,
                  arguments.seconds + 5)

@@ -539,15 +539,19 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
 /// How many connections the process has descriptors for: tiny_http takes two
 /// for each. The soft limit is raised as far as it goes.
 fn affordable() -> usize {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
-        return usize::MAX;
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
     };
-    let limit = match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
-        Ok(()) => hard,
-        Err(_) => soft,
+    let descriptors = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
     };
-    let connections = limit.saturating_sub(OTHER_DESCRIPTORS.min(limit / 2)) / 2;
+    // Without a number there is no limit.
+    let descriptors = descriptors.unwrap_or(u64::MAX);
+    let connections = descriptors.saturating_sub(OTHER_DESCRIPTORS.min(descriptors / 2)) / 2;
     usize::try_from(connections).unwrap_or(usize::MAX).max(1)
 }
 
