@@ -65,7 +65,7 @@ pub fn run(settings: &Settings, terminate: &Receiver<()>) -> Result<(), RunError
     log::info!(
         "🎬 AV agent {} for {}: {} devices configured, backend {}",
         crate::VERSION,
-        av_proto::text::one_line(&active.site.site_name),
+        av_proto::text::excerpt(&active.site.site_name, 100),
         active.site.devices.len(),
         active.identity.backend_url
     );

@@ -36,6 +36,17 @@ pub enum ConfigAnswer {
     Hang,
     /// The head, then a byte of the body now and then, for ever.
     Drip,
+    /// As [`ConfigAnswer::Site`] without an ETag, every byte alone.
+    Slowly(Value),
+    /// These bytes, head and body, and the end.
+    Bytes(Vec<u8>),
+    /// This, and then the other again and again, as long as somebody reads.
+    Endless {
+        /// What comes first.
+        head: &'static str,
+        /// What comes then.
+        again: &'static str,
+    },
 }
 
 /// How `POST /ingest` is answered.
@@ -50,6 +61,10 @@ pub enum IngestAnswer {
     Status(u16),
     /// 200 with a web page, as a captive portal answers.
     Portal,
+    /// 200 with this body.
+    Says(&'static str),
+    /// 200 with a body that does not end.
+    Endless,
 }
 
 /// A request as it came.
@@ -276,6 +291,10 @@ fn serve(stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
                 IngestAnswer::Portal => {
                     respond(&mut stream, "200 OK", "", b"<html>Please log in</html>")?;
                 }
+                IngestAnswer::Says(body) => respond(&mut stream, "200 OK", "", body.as_bytes())?,
+                IngestAnswer::Endless => {
+                    return endless(&mut stream, "HTTP/1.1 200 OK\r\n\r\n", "{\"ok\":true}");
+                }
             }
         } else {
             error(&mut stream, 404)?;
@@ -330,7 +349,31 @@ fn answer_poll(
                 stream.write_all(b" ")?;
             }
         }
+        ConfigAnswer::Slowly(site) => {
+            stream.stream.set_nodelay(true)?;
+            let body = site.to_string();
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+            for byte in (head + &body).into_bytes() {
+                stream.write_all(&[byte])?;
+                thread::sleep(Duration::from_millis(1));
+            }
+            Ok(())
+        }
+        ConfigAnswer::Bytes(answer) => {
+            stream.write_all(&answer)?;
+            stream.stream.shutdown(std::net::Shutdown::Both)
+        }
+        ConfigAnswer::Endless { head, again } => endless(stream, head, again),
     }
+}
+
+fn endless(stream: &mut Wire<'_>, head: &str, again: &str) -> std::io::Result<()> {
+    stream.write_all(head.as_bytes())?;
+    let much = again.repeat(64 * 1024 / again.len().max(1));
+    while !stream.shared.stopped.load(Ordering::SeqCst) {
+        stream.write_all(much.as_bytes())?;
+    }
+    Ok(())
 }
 
 fn error(stream: &mut Wire<'_>, status: u16) -> std::io::Result<()> {

@@ -1,14 +1,15 @@
 //! Canonical JSON: the text that Python's
 //! `json.dumps(value, sort_keys=True, ensure_ascii=False)` prints.
 //!
-//! Both ends hash this text, so it must agree with Python to the byte. The
-//! reader is serde_json's, one level at a time through [`RawValue`], and not
-//! its `Value`: a `Value` rounds integers past 64 bits, and the feature that
-//! would keep them (`arbitrary_precision`) turns an object with one magic key
-//! into a number. Raw slices keep every numeral as it was written.
+//! Both ends hash this text, so it must agree with Python to the byte.
+//! serde_json says whether a text is JSON, and reads its strings; its parts are
+//! then found here, and not in its `Value`: a `Value` rounds integers past 64
+//! bits, and the feature that would keep them (`arbitrary_precision`) turns an
+//! object with one magic key into a number. Slices keep every numeral as it was
+//! written.
 //!
-//! The walk is iterative, so that nesting costs heap and never the small
-//! stack of an agent's thread.
+//! The text is gone through once, however deep it nests, and without recursion:
+//! nesting costs heap and never the small stack of an agent's thread.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -46,10 +47,20 @@ pub fn canonicalize(json: &str) -> Result<String, CanonicalError> {
     Ok(out)
 }
 
+/// A part of a document. Parts name each other by their place in the list of
+/// all of them.
+enum Part<'a> {
+    /// A string, numeral, true, false or null as it is written.
+    Scalar(&'a str),
+    Array(Vec<usize>),
+    /// A repeated key: the last one wins, as in Python and in JSONB.
+    Object(BTreeMap<String, usize>),
+}
+
 /// What is still to be printed, last first.
 enum Step<'a> {
-    Value(&'a RawValue, usize),
-    Key(String),
+    Part(usize),
+    Key(&'a str),
     Text(&'static str),
 }
 
@@ -58,66 +69,120 @@ enum Step<'a> {
 /// # Errors
 /// As [`canonicalize`]; `out` then holds a part of the text.
 pub fn write_canonical(out: &mut String, json: &str) -> Result<(), CanonicalError> {
-    let mut steps = vec![Step::Value(serde_json::from_str(json)?, 0)];
+    let parts = parts(serde_json::from_str::<&RawValue>(json)?.get())?;
+    let mut steps = vec![Step::Part(0)];
     while let Some(step) = steps.pop() {
         match step {
             Step::Text(text) => out.push_str(text),
             Step::Key(key) => {
-                write_string(out, &key);
+                write_string(out, key);
                 out.push_str(": ");
             }
-            Step::Value(raw, depth) => open_value(out, &mut steps, raw.get(), depth)?,
+            Step::Part(place) => match parts.get(place) {
+                Some(Part::Scalar(text)) => write_scalar(out, text)?,
+                Some(Part::Array(items)) => {
+                    out.push('[');
+                    steps.push(Step::Text("]"));
+                    for (left, item) in items.iter().rev().enumerate() {
+                        steps.push(Step::Part(*item));
+                        if left + 1 < items.len() {
+                            steps.push(Step::Text(", "));
+                        }
+                    }
+                }
+                Some(Part::Object(members)) => {
+                    out.push('{');
+                    steps.push(Step::Text("}"));
+                    for (left, (key, value)) in members.iter().rev().enumerate() {
+                        steps.push(Step::Part(*value));
+                        steps.push(Step::Key(key));
+                        if left + 1 < members.len() {
+                            steps.push(Step::Text(", "));
+                        }
+                    }
+                }
+                None => {}
+            },
         }
     }
     Ok(())
 }
 
-/// Prints a scalar, or lays the parts of an array or object on `steps`.
-fn open_value<'a>(
-    out: &mut String,
-    steps: &mut Vec<Step<'a>>,
-    raw: &'a str,
-    depth: usize,
-) -> Result<(), CanonicalError> {
-    match raw.as_bytes().first() {
-        Some(b'{') => {
-            check_depth(depth)?;
-            // A repeated key: the last one wins, as in Python and in JSONB.
-            let members: BTreeMap<String, &'a RawValue> = serde_json::from_str(raw)?;
-            out.push('{');
-            steps.push(Step::Text("}"));
-            let first = members.len();
-            for (left, (key, value)) in members.into_iter().rev().enumerate() {
-                steps.push(Step::Value(value, depth + 1));
-                steps.push(Step::Key(key));
-                if left + 1 < first {
-                    steps.push(Step::Text(", "));
+/// The parts of a text that is known to be JSON, the whole first.
+fn parts(json: &str) -> Result<Vec<Part<'_>>, CanonicalError> {
+    let bytes = json.as_bytes();
+    let mut parts = Vec::new();
+    // The arrays and objects that are open, each with the key whose value comes.
+    let mut open: Vec<(usize, Option<String>)> = Vec::new();
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        let start = at;
+        at += 1;
+        let part = match byte {
+            b' ' | b'\t' | b'\n' | b'\r' | b',' | b':' => continue,
+            b'}' | b']' => {
+                open.pop();
+                continue;
+            }
+            b'{' => Part::Object(BTreeMap::new()),
+            b'[' => Part::Array(Vec::new()),
+            b'"' => {
+                at = end_of_string(bytes, at);
+                let text = &json[start..at];
+                match open.last_mut() {
+                    Some((holder, key @ None)) if matches!(parts[*holder], Part::Object(_)) => {
+                        *key = Some(serde_json::from_str(text)?);
+                        continue;
+                    }
+                    _ => Part::Scalar(text),
                 }
             }
-        }
-        Some(b'[') => {
-            check_depth(depth)?;
-            let items: Vec<&'a RawValue> = serde_json::from_str(raw)?;
-            out.push('[');
-            steps.push(Step::Text("]"));
-            let first = items.len();
-            for (left, value) in items.into_iter().rev().enumerate() {
-                steps.push(Step::Value(value, depth + 1));
-                if left + 1 < first {
-                    steps.push(Step::Text(", "));
+            _ => {
+                let is_end = |byte: &u8| b",:]}{[ \t\n\r\"".contains(byte);
+                let length = bytes[at..].iter().position(is_end);
+                at = length.map_or(bytes.len(), |length| at + length);
+                Part::Scalar(&json[start..at])
+            }
+        };
+        let place = parts.len();
+        let nests = !matches!(part, Part::Scalar(_));
+        parts.push(part);
+        if let Some((holder, key)) = open.last_mut() {
+            match (&mut parts[*holder], key.take()) {
+                (Part::Object(members), Some(key)) => {
+                    members.insert(key, place);
                 }
+                (Part::Array(items), _) => items.push(place),
+                _ => {}
             }
         }
-        Some(b'"') => write_string(out, &serde_json::from_str::<String>(raw)?),
-        Some(b'-' | b'0'..=b'9') => write_number(out, raw),
-        _ => out.push_str(raw), // true, false, null
+        if nests {
+            if open.len() >= MAX_DEPTH {
+                return Err(CanonicalError::TooDeep);
+            }
+            open.push((place, None));
+        }
     }
-    Ok(())
+    Ok(parts)
 }
 
-fn check_depth(depth: usize) -> Result<(), CanonicalError> {
-    if depth >= MAX_DEPTH {
-        return Err(CanonicalError::TooDeep);
+/// Where the string ends whose first character is at `at`.
+fn end_of_string(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(byte) = bytes.get(at) {
+        at += match byte {
+            b'"' => return at + 1,
+            b'\\' => 2,
+            _ => 1,
+        };
+    }
+    bytes.len()
+}
+
+fn write_scalar(out: &mut String, text: &str) -> Result<(), CanonicalError> {
+    match text.as_bytes().first() {
+        Some(b'"') => write_string(out, &serde_json::from_str::<String>(text)?),
+        Some(b'-' | b'0'..=b'9') => write_number(out, text),
+        _ => out.push_str(text), // true, false, null
     }
     Ok(())
 }
@@ -314,6 +379,20 @@ mod tests {
         let too_deep = "[".repeat(MAX_DEPTH + 1) + &"]".repeat(MAX_DEPTH + 1);
         assert!(matches!(
             canonicalize(&too_deep),
+            Err(CanonicalError::TooDeep)
+        ));
+    }
+
+    #[test]
+    fn depth_costs_no_more_than_length() {
+        // Going through it again at each level would take minutes.
+        let levels = MAX_DEPTH - 1;
+        let wide = format!("[{}0]", "0, ".repeat(1_000_000));
+        let deep = "[".repeat(levels) + &wide + &"]".repeat(levels);
+        check(&deep, &deep);
+        // What is too deep is said of any length.
+        assert!(matches!(
+            canonicalize(&("[".repeat(1 << 20) + &"]".repeat(1 << 20))),
             Err(CanonicalError::TooDeep)
         ));
     }

@@ -745,9 +745,11 @@ mod tests {
                 "",
                 "document: is not JSON: EOF while parsing a value at line 1 column 0",
             ),
+            ("[]", "document: is a list, not an object"),
+            // Not even the fields in their order.
             (
-                "[]",
-                "document: invalid length 0, expected struct SiteDocument with 6 elements",
+                r#"["00000000000000000000000000000000","a","UTC",2,{},[]]"#,
+                "document: is a list, not an object",
             ),
             (
                 r#"{"config_hash":"x"}"#,

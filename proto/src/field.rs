@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::de::DeserializeOwned;
 
+use crate::object::Strict;
+
 /// The field of an error about a document as a whole.
 const DOCUMENT: &str = "document";
 
@@ -43,13 +45,14 @@ impl FieldError {
     }
 }
 
-/// Reads a JSON text into `T`; the error names the field that did not fit.
+/// Reads a JSON text into `T`; the error names the field that did not fit. An
+/// array never stands for a structure.
 ///
 /// # Errors
 /// A [`FieldError`] whose field is `document` where the text is not JSON.
 pub fn from_json<T: DeserializeOwned>(json: &[u8]) -> Result<T, FieldError> {
     let mut reader = serde_json::Deserializer::from_slice(json);
-    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+    let value = serde_path_to_error::deserialize(Strict(&mut reader)).map_err(|error| {
         let path = error.path().to_string();
         let cause = error.inner();
         let field = if path == "." || !cause.is_data() {
@@ -103,6 +106,7 @@ fn in_plain_words(message: &str) -> Option<String> {
         "a map" => "an object",
         "f32" | "f64" => "a number",
         wanted if wanted.starts_with("struct ") => "an object",
+        wanted if wanted.starts_with("enum ") => "a text",
         wanted if wanted.strip_prefix(['i', 'u']).is_some_and(is_width) => "a whole number",
         wanted => wanted,
     };
@@ -122,6 +126,16 @@ mod tests {
     #[expect(dead_code, reason = "only its parsing is looked at")]
     struct Inner {
         port: u16,
+        #[serde(default)]
+        kind: Kind,
+    }
+
+    #[derive(Debug, Default, serde::Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Kind {
+        #[default]
+        A,
+        B,
     }
 
     #[derive(Debug, serde::Deserialize)]
@@ -147,6 +161,16 @@ mod tests {
             ),
             (r#"{"items":[7]}"#, "items[0]: is a number, not an object"),
             (r#"{"items":null}"#, "items: is null, not a list"),
+            (r#"{"items":[[7]]}"#, "items[0]: is a list, not an object"),
+            (r#"[[{"port":1}]]"#, "document: is a list, not an object"),
+            (
+                r#"{"items":[{"port":1,"kind":null}]}"#,
+                "items[0].kind: is null, not a text",
+            ),
+            (
+                r#"{"items":[{"port":1,"kind":"c"}]}"#,
+                "items[0].kind: unknown variant `c`, expected `a` or `b`",
+            ),
             (r#"{"items":[{}]}"#, "items[0]: missing field `port`"),
             ("{}", "document: missing field `items`"),
             (
@@ -161,6 +185,14 @@ mod tests {
             let error = from_json::<Outer>(json.as_bytes()).unwrap_err();
             assert_eq!(error.to_string(), message);
         }
+    }
+
+    #[test]
+    fn what_fits_is_read() {
+        let json = br#"{"items":[{"port":1,"kind":"b"},{"port":2,"new":[{}]}]}"#;
+        let outer: Outer = from_json(json).unwrap();
+        assert_eq!(outer.items.len(), 2);
+        assert!(matches!(outer.items[0].kind, Kind::B));
     }
 
     #[test]

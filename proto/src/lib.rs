@@ -25,6 +25,7 @@ pub mod driver;
 pub mod exposition;
 pub mod field;
 pub mod hash;
+mod object;
 pub mod report;
 pub mod schedule;
 pub mod secret;

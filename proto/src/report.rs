@@ -184,6 +184,8 @@ mod tests {
 
     #[test]
     fn bad_bodies_name_the_field() {
+        let error = Report::parse(br#"["Paris",[]]"#).unwrap_err();
+        assert_eq!(error.to_string(), "document: is a list, not an object");
         for (change, said) in [
             (
                 (r#""online""#, r#""up""#),
@@ -194,6 +196,18 @@ mod tests {
                 "devices[0].metrics: is not an object",
             ),
             ((r#""10.0.0.1""#, r#""""#), "devices[0].ip: is empty"),
+            (
+                (r#""online""#, "null"),
+                "devices[0].status: is null, not a text",
+            ),
+            (
+                (r#""devices":["#, r#""devices":[["10.0.0.2"],"#),
+                "devices[0]: is a list, not an object",
+            ),
+            (
+                (r#""site_name""#, r#""report":["s",1],"site_name""#),
+                "report: is a list, not an object",
+            ),
             (
                 (r#""detail":null"#, r#""detail":"a\u0000b""#),
                 "devices[0].detail: has a NUL character",

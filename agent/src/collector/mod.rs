@@ -442,7 +442,7 @@ fn log_change(observation: &Observation) {
     if observation.verdict_changed {
         log::info!(
             "🔎 {} ({}): {}, {}{}",
-            av_proto::text::one_line(&observation.device.name),
+            av_proto::text::excerpt(&observation.device.name, 100),
             observation.device.ip,
             observation.finding.status.as_str(),
             observation.verdict.as_str(),

@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use av_proto::driver::DriverSettings;
-use av_proto::text::one_line;
+use av_proto::text::excerpt;
 use av_service::progress;
 use crossbeam_channel::TryRecvError;
 
@@ -117,7 +117,7 @@ impl Notices {
             self.logged.insert(ip, now);
             log::info!(
                 "📣 {} ({ip}) notifies: {}",
-                one_line(&device.name),
+                excerpt(&device.name, 100),
                 message.describe()
             );
         }

@@ -1,5 +1,6 @@
 //! One report to the backend, and what its answer means for the spool.
 
+use av_proto::field::from_json;
 use av_proto::report::{AgentInfo, Report, ReportId};
 use serde::Deserialize;
 
@@ -84,7 +85,7 @@ fn judge(answer: &Answer) -> Outcome {
     };
     match answer.status {
         // Only the backend's own words count: a portal in between says 200 too.
-        200 => match serde_json::from_slice(&answer.body) {
+        200 => match from_json(&answer.body) {
             Ok(Accepted {
                 ok: true,
                 duplicate,
@@ -122,6 +123,11 @@ mod tests {
             (
                 200,
                 "<html>Please log in</html>",
+                not_now("the answer to a report is not the backend's"),
+            ),
+            (
+                200,
+                "[true]",
                 not_now("the answer to a report is not the backend's"),
             ),
             (

@@ -345,9 +345,7 @@ mod tests {
             (
                 "ping",
                 r#"{"ping":[]}"#,
-                vec![
-                    "driver_config.ping: invalid length 0, expected struct Document with 2 elements",
-                ],
+                vec!["driver_config.ping: is a list, not an object"],
             ),
             (
                 "tcp",
