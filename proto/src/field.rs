@@ -139,7 +139,6 @@ mod tests {
     }
 
     #[derive(Debug, serde::Deserialize)]
-    #[expect(dead_code, reason = "only its parsing is looked at")]
     struct Outer {
         items: Vec<Inner>,
     }
