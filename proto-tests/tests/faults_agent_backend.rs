@@ -248,7 +248,7 @@ fn deep_in_a_device(levels: usize) -> Vec<u8> {
 #[test]
 fn answers_to_reports_that_mean_nothing_lose_no_report() {
     let first = device(service([127, 0, 3, 1]), "0");
-    let backend = FakeBackend::start(ConfigAnswer::Site(site("Paris", &[first.clone()])));
+    let backend = FakeBackend::start(ConfigAnswer::Site(site("Paris", &[first])));
     let answers = [
         IngestAnswer::Says("{\"ok\":\"yes\"}"),
         IngestAnswer::Says("{\"ok\":false}"),
