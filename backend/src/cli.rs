@@ -18,6 +18,7 @@ use self::chosen::PasswordSource;
 use crate::admin::{self, Settings, password};
 use crate::backup;
 use crate::check;
+use crate::http::ClientCertificates;
 use crate::notify::{self, Mail};
 use crate::serve::{Listening, serve};
 use crate::store::actor::Actor;
@@ -63,6 +64,9 @@ enum Command {
         /// The address under which people reach this server, for links
         #[arg(long, env = "AV_PUBLIC_URL", value_name = "URL")]
         public_url: Option<String>,
+        /// The header field in which the proxy gives the subject of an agent's client certificate, whose CN must then be the name of the token's site
+        #[arg(long, env = "AV_CLIENT_CERT_HEADER", value_name = "NAME")]
+        client_cert_header: Option<String>,
         #[command(flatten)]
         upkeep: Upkeep,
     },
@@ -315,6 +319,7 @@ fn execute(command: Command) -> Result<ExitCode, Failure> {
             connections,
             behind_tls,
             public_url,
+            client_cert_header,
             upkeep,
         } => {
             let settings = Settings {
@@ -323,6 +328,8 @@ fn execute(command: Command) -> Result<ExitCode, Failure> {
                     .map(|url| url.trim_end_matches('/').to_owned())
                     .filter(|url| !url.is_empty()),
             };
+            let certificates =
+                ClientCertificates::by_header(client_cert_header).map_err(Failure::new)?;
             let hang_limit = Duration::from_secs(upkeep.hang_s);
             let upkeep = upkeep.settings(settings.public_url.clone())?;
             let connector = database.connector()?;
@@ -332,6 +339,7 @@ fn execute(command: Command) -> Result<ExitCode, Failure> {
                     address: listen,
                     workers: workers.into(),
                     connections: connections.into(),
+                    certificates,
                 },
                 settings,
                 upkeep,

@@ -12,7 +12,7 @@ use signal_hook::iterator::Signals;
 
 use crate::admin::{Admin, Settings, random_hex};
 use crate::config::{Configs, watch};
-use crate::http::{App, ListenError, Listener, Server};
+use crate::http::{App, ClientCertificates, ListenError, Listener, Server};
 use crate::notify;
 use crate::stop::Stop;
 use crate::store::sites::TokenDigest;
@@ -54,6 +54,8 @@ pub struct Listening {
     pub workers: usize,
     /// How many connections may be open at a time.
     pub connections: usize,
+    /// Whose certificates are compared with their tokens.
+    pub certificates: ClientCertificates,
 }
 
 /// What a thread of upkeep does until the stop signal.
@@ -93,6 +95,7 @@ pub fn serve(
         configs.clone(),
         admin,
         edge.clone(),
+        listening.certificates.clone(),
     ));
     let stop = Arc::new(Stop::new());
     let (sender, receiver) = crossbeam_channel::bounded(1);

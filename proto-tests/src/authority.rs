@@ -8,8 +8,9 @@
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, CertificateRevocationListParams, DnType,
-    IsCa, KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber, date_time_ymd,
+    BasicConstraints, Certificate, CertificateParams, CertificateRevocationListParams,
+    DistinguishedName, DnType, IsCa, KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber,
+    date_time_ymd,
 };
 use rustls::ServerConfig;
 use rustls::crypto::ring;
@@ -54,6 +55,26 @@ impl Authority {
         let key = KeyPair::generate().expect("a key");
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("names for a certificate");
+        params.serial_number = Some(SerialNumber::from(number));
+        let certificate = params
+            .signed_by(&key, &self.certificate, &self.key)
+            .expect("a certificate");
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    /// A client certificate with this common name, under this number, and its
+    /// key; both as PEM.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    pub fn issue_to(&self, common_name: &str, number: u64) -> (String, String) {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params
+            .distinguished_name
+            .push(DnType::CommonName, common_name);
         params.serial_number = Some(SerialNumber::from(number));
         let certificate = params
             .signed_by(&key, &self.certificate, &self.key)

@@ -25,6 +25,9 @@ use tempfile::TempDir;
 /// The number of a client certificate that is not good any more.
 const REVOKED: u64 = 66;
 
+/// The header field in which both configurations give a certificate's subject.
+const SUBJECT: &str = "X-Client-Certificate-Subject";
+
 /// A backend behind a proxy, and the site "Paris".
 struct Scene {
     proxy: Process,
@@ -68,6 +71,9 @@ impl Scene {
         let db = Database::create();
         let backend = Backend::spawn(&db.url(), |command| {
             command.env("AV_BEHIND_TLS", "1");
+            if certificates {
+                command.env("AV_CLIENT_CERT_HEADER", SUBJECT);
+            }
         });
         backend.wait_until_healthy();
         let mut sql = db.connect();
@@ -340,15 +346,62 @@ fn demands_certificates(proxy: Proxy) {
         agent.set("AV_CLIENT_KEY", &scene.path("paris.key"));
         agent.start();
     }
+    // That of another site, with this one's token.
+    let (lyon, lyon_key) = scene.agents.issue_to("Lyon", 4);
+    scene.file("paris.key", &lyon_key);
+    scene.file("paris.pem", &lyon);
+    let process = agent.process.as_ref().unwrap();
+    process.wait_for_log(
+        "the backend answered 403: the client certificate is not that of this token's site",
+        1,
+    );
+    let said = "a request for site Paris has the client certificate of Lyon: refused";
+    scene.backend.process.wait_for_log(said, 1);
+    let intruder = Https::with_certificate(&scene, &lyon, &lyon_key);
+    for (method, path) in AGENT_ROUTES {
+        let path = path.replace("TOKEN", TOKEN);
+        // What it sends of a certificate itself counts for nothing.
+        let headers = [("X-Site-Token", TOKEN), (SUBJECT, "CN=Paris")];
+        let (status, body) = intruder.send(method, &path, &headers, b"{}");
+        assert_eq!(status, 403, "{method} {path}: {body}");
+        assert!(body.contains("this token's site"), "{path}: {body}");
+        let (status, _) = Https::new(&scene).send(method, &path, &headers, b"{}");
+        assert_eq!(status, 403, "{method} {path} without a certificate");
+        // Past the proxy there is no certificate, and no header is believed
+        // twice.
+        for fields in [&headers[..1], &[headers[0], headers[1], headers[1]]] {
+            let answer = scene.backend.request(method, &path, fields, Some(b"{}"));
+            assert_eq!(answer.status, 403, "{method} {path}: {answer:?}");
+        }
+    }
+    // A token that opens nothing is told so as ever.
+    let (status, _) = intruder.send("GET", "/config", &[("X-Site-Token", "no such")], b"");
+    assert_eq!(status, 404);
+
     // Its own, and no restart.
-    let (certificate, key) = scene.agents.issue(&["paris"], 3);
+    let (certificate, key) = scene.agents.issue_to("Paris", 3);
     scene.file("paris.key", &key);
     scene.file("paris.pem", &certificate);
     wait_reported(&mut scene, &agent);
+    let own = Https::with_certificate(&scene, &certificate, &key);
+    for (method, path) in AGENT_ROUTES {
+        let path = path.replace("TOKEN", TOKEN);
+        let (status, body) = own.send(method, &path, &[("X-Site-Token", TOKEN)], b"{}");
+        assert_ne!(status, 403, "{method} {path}: {body}");
+    }
     // People need none.
     let (status, _) = Https::new(&scene).send("GET", "/login", &[], b"");
     assert_eq!(status, 200);
 }
+
+/// What an agent asks for with its token.
+const AGENT_ROUTES: [(&str, &str); 5] = [
+    ("GET", "/config"),
+    ("GET", "/config/TOKEN"),
+    ("POST", "/ingest"),
+    ("POST", "/suggestions"),
+    ("POST", "/token/renew"),
+];
 
 /// Requests over TLS, as a browser or script sends them.
 struct Https {
@@ -358,10 +411,24 @@ struct Https {
 
 impl Https {
     fn new(scene: &Scene) -> Self {
+        Self::with(scene, None)
+    }
+
+    fn with_certificate(scene: &Scene, certificate: &str, key: &str) -> Self {
+        let certificate = ureq::tls::Certificate::from_pem(certificate.as_bytes()).unwrap();
+        let key = ureq::tls::PrivateKey::from_pem(key.as_bytes()).unwrap();
+        Self::with(
+            scene,
+            Some(ureq::tls::ClientCert::new_with_certs(&[certificate], key)),
+        )
+    }
+
+    fn with(scene: &Scene, certificate: Option<ureq::tls::ClientCert>) -> Self {
         let ca = scene.authority.pem();
         let ca = ureq::tls::Certificate::from_pem(ca.as_bytes()).unwrap();
         let tls = ureq::tls::TlsConfig::builder()
             .root_certs(ureq::tls::RootCerts::new_with_certs(&[ca]))
+            .client_cert(certificate)
             .build();
         let agent = ureq::Agent::config_builder()
             .tls_config(tls)

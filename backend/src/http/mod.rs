@@ -1,6 +1,7 @@
 //! The HTTP server: routing, authorization and limits, and nothing else.
 
 mod body;
+mod client_certificate;
 mod devices;
 mod metrics;
 mod server;
@@ -19,6 +20,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use tiny_http::Request;
 
+pub use client_certificate::ClientCertificates;
 pub use server::{ListenError, Listener, Server};
 
 use crate::admin::{Admin, Headers, Request as AdminRequest};
@@ -46,12 +48,19 @@ pub struct App {
     /// For those who are not known: they hold few threads, and not for long.
     strangers: BodyTurns,
     edge: Edge,
+    certificates: ClientCertificates,
 }
 
 impl App {
     /// The routes over this store, for requests of this edge.
     #[must_use]
-    pub fn new(store: Arc<Store>, configs: Arc<Configs>, admin: Admin, edge: Edge) -> Self {
+    pub fn new(
+        store: Arc<Store>,
+        configs: Arc<Configs>,
+        admin: Admin,
+        edge: Edge,
+        certificates: ClientCertificates,
+    ) -> Self {
         Self {
             ingest: Ingest::new(store.clone()),
             store,
@@ -61,6 +70,7 @@ impl App {
             turns: BodyTurns::new(server::UPLOADS - STRANGERS, BODY_LIMIT),
             strangers: BodyTurns::new(STRANGERS, STRANGER_LIMIT),
             edge,
+            certificates,
         }
     }
 
@@ -95,6 +105,9 @@ impl App {
         if !target.allows(request.method()) {
             return Answer::error(405, &format!("only {allow} is allowed here"))
                 .with("Allow", allow);
+        }
+        if let Some(refusal) = self.certificates.refusal(&self.store, target, request) {
+            return refusal;
         }
         match target {
             Target::Config(token) => site_token::announce(self.config(request, token)),

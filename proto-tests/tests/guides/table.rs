@@ -755,6 +755,20 @@ pub const TABLE: &[Entry] = &[
             ..PLAIN
         },
     ),
+    run(
+        TLS,
+        "AV_CLIENT_CERT_HEADER=",
+        Steps {
+            before: "cat >>\"$CONF/backend.env\" <<'END'",
+            after: "END\nsystemctl restart av-backend\n\
+                    ask() { curl -s -o /dev/null -w '%{http_code}\\n' \"$@\" -H \"Authorization: Bearer $SITE_TOKEN\" \"$URL/config\" || true; }\n\
+                    ask -H 'X-Client-Certificate-Subject: CN=Site Paris'\n\
+                    ask -H 'X-Client-Certificate-Subject: CN=Site Lyon'\n\
+                    ask",
+            shows: &["200\n403\n403\n"],
+            ..PLAIN
+        },
+    ),
     // By symptom.
     run(
         TROUBLE,
