@@ -161,7 +161,7 @@ impl Command {
         let filter = match self {
             // What is wrong stands in its lines.
             Self::Check(_) => "off",
-            _ if self.shows_wire() => "warn,wire=trace",
+            _ if self.shows_wire() => "warn,wire=debug",
             _ => "warn",
         };
         let began = Instant::now();

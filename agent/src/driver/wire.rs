@@ -1,7 +1,7 @@
 //! What goes over the wire, for a technician who wants to see it.
 //!
-//! Written to the log under the target [`TARGET`] at the level `trace`, which
-//! `RUST_LOG=wire=trace` and `av-agent probe -v` switch on. The text must not
+//! Written to the log under the target [`TARGET`] at the level `debug`, which
+//! `RUST_LOG=wire=debug` and `av-agent probe -v` switch on. The text must not
 //! hold a secret: each driver hides its own.
 
 use std::fmt::Display;
@@ -32,7 +32,7 @@ pub fn event(peer: IpAddr, what: impl Display) {
 
 fn show(peer: IpAddr, arrow: char, what: impl Display) {
     // Formatting costs more than a probe: only for who looks.
-    if log::log_enabled!(target: TARGET, log::Level::Trace) {
-        log::trace!(target: TARGET, "{arrow} {peer} {}", excerpt(&what.to_string(), SHOWN));
+    if log::log_enabled!(target: TARGET, log::Level::Debug) {
+        log::debug!(target: TARGET, "{arrow} {peer} {}", excerpt(&what.to_string(), SHOWN));
     }
 }

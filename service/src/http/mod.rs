@@ -62,10 +62,11 @@ struct Shared {
     talks: Mutex<HashMap<SocketAddr, Talk>>,
     /// Connections that were closed with requests in tiny_http's queue, which
     /// has no end: nobody waits for these.
-    flooded: Mutex<HashMap<SocketAddr, Instant>>,
+    flooded: Mutex<Vec<(SocketAddr, Instant)>>,
     connections: AtomicUsize,
     reopened: AtomicU64,
-    closed: Mutex<HashMap<Reason, u64>>,
+    /// In the order of [`Reason::ALL`].
+    closed: [AtomicU64; Reason::ALL.len()],
 }
 
 struct Servers {
@@ -112,7 +113,7 @@ impl Edge {
             flooded: Mutex::default(),
             connections: AtomicUsize::new(0),
             reopened: AtomicU64::new(0),
-            closed: Mutex::default(),
+            closed: Default::default(),
         })))
     }
 
@@ -188,7 +189,10 @@ impl Edge {
             None => Body::Length(0),
         };
         if let Some(peer) = peer {
-            if lock(&self.0.flooded).contains_key(&peer) {
+            if lock(&self.0.flooded)
+                .iter()
+                .any(|(flooded, _)| *flooded == peer)
+            {
                 return None;
             }
             let mut talks = lock(&self.0.talks);
@@ -216,13 +220,13 @@ impl Edge {
     /// What it counts.
     #[must_use]
     pub fn counts(&self) -> EdgeCounts {
-        let closed = lock(&self.0.closed).clone();
         EdgeCounts {
             connections: self.0.connections.load(Ordering::Relaxed),
             reopened: self.0.reopened.load(Ordering::Relaxed),
             closed: Reason::ALL
                 .into_iter()
-                .map(|reason| (reason, closed.get(&reason).copied().unwrap_or_default()))
+                .zip(&self.0.closed)
+                .map(|(reason, count)| (reason, count.load(Ordering::Relaxed)))
                 .collect(),
         }
     }
@@ -318,40 +322,39 @@ impl Edge {
             .iter_mut()
             .filter_map(|(inode, connection)| Some((*inode, connection.as_mut()?)))
             .collect();
-        let present: std::collections::HashSet<SocketAddr> = connections
-            .iter()
-            .map(|(_, connection)| connection.peer())
-            .collect();
-        talks.retain(|peer, talk| present.contains(peer) || talk.is_busy());
         self.0
             .connections
             .store(connections.len(), Ordering::Relaxed);
         let mut closing: Vec<(u64, Reason)> = Vec::new();
         for (inode, connection) in &mut connections {
-            let talk = talks.get_mut(&connection.peer());
+            let mut talk = talks.get_mut(&connection.peer());
+            if let Some(talk) = &mut talk {
+                talk.present = true;
+            }
             if let Some(reason) = connection.judge(talk, now, &self.0.limits, retired) {
                 closing.push((*inode, reason));
             }
         }
+        talks.retain(|_, talk| std::mem::take(&mut talk.present) || talk.is_busy());
         let mut flooded = lock(&self.0.flooded);
-        flooded.retain(|_, since| since.elapsed() < FLOODED_FOR);
+        flooded.retain(|(_, since)| since.elapsed() < FLOODED_FOR);
         for (inode, connection) in &connections {
             if closing.contains(&(*inode, Reason::Flood)) {
-                flooded.insert(connection.peer(), now);
+                flooded.push((connection.peer(), now));
             }
         }
         drop(flooded);
         let left = connections.len() - closing.len();
         if let Some(excess) = left.checked_sub(self.0.limits.connections) {
             // Whoever has got on with nothing for the longest goes first.
-            let mut idle: Vec<(Instant, u64)> = connections
-                .iter()
-                .filter(|(inode, _)| !closing.iter().any(|(closed, _)| closed == inode))
-                .filter_map(|(inode, connection)| Some((connection.idle_since()?, *inode)))
-                .collect();
-            idle.sort_unstable();
-            let excess = idle.into_iter().take(excess);
-            closing.extend(excess.map(|(_, inode)| (inode, Reason::TooMany)));
+            for _ in 0..excess {
+                let longest = connections
+                    .iter()
+                    .filter(|(inode, _)| !closing.iter().any(|(closed, _)| closed == inode))
+                    .filter_map(|(inode, connection)| Some((connection.idle_since()?, *inode)))
+                    .min();
+                closing.extend(longest.map(|(_, inode)| (inode, Reason::TooMany)));
+            }
         }
         drop(talks);
         for (inode, reason) in closing {
@@ -362,7 +365,9 @@ impl Edge {
                     Reason::Flood => descriptors.abort(*descriptor, inode),
                     _ => descriptors.shut(*descriptor, inode, Shutdown::Both),
                 }
-                *lock(&self.0.closed).entry(reason).or_default() += 1;
+                for (known, count) in Reason::ALL.into_iter().zip(&self.0.closed) {
+                    count.fetch_add(u64::from(known == reason), Ordering::Relaxed);
+                }
                 log::debug!("a connection was closed: {reason}");
             }
         }

@@ -117,6 +117,8 @@ pub(super) struct Talk {
     pub(super) reads_until: Option<Instant>,
     /// Nothing of it is to be answered any more.
     pub(super) refused: bool,
+    /// Its connection was seen at this look.
+    pub(super) present: bool,
 }
 
 impl Talk {
