@@ -131,8 +131,8 @@ upgrade_tests() { scripts/test-upgrade.sh </dev/null 2>&1 | tee "$upgrade_log"; 
 
 # How often each fault is made; what is set already stays.
 if [ "$faults" = yes ]; then
-    : "${AV_FAULT_KILLS:=500}" "${AV_FAULT_TYPES:=7}" "${AV_FAULTS_FULL:=1}"
-    export AV_FAULT_KILLS AV_FAULT_TYPES AV_FAULTS_FULL
+    : "${AV_FAULT_KILLS:=500}" "${AV_FAULT_TYPES:=7}" "${AV_FAULTS_FULL:=1}" "${AV_FAULT_SWEEPS:=2016}"
+    export AV_FAULT_KILLS AV_FAULT_TYPES AV_FAULTS_FULL AV_FAULT_SWEEPS
 fi
 
 shell_scripts() {

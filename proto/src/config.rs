@@ -143,7 +143,11 @@ impl SiteDocument {
         }
 
         let sends_driver_config = self.devices.iter().any(|raw| {
-            serde_json::from_str(raw.get()).is_ok_and(|probe: Probe| probe.driver_config.is_some())
+            match serde_json::from_str::<Probe>(raw.get()) {
+                Ok(probe) => probe.driver_config.is_some(),
+                // One that has it twice does not pass for one without.
+                Err(_) => raw.get().contains("\"driver_config\""),
+            }
         });
         if !sends_driver_config {
             return Ok(());
@@ -601,6 +605,17 @@ mod tests {
             1
         );
         assert!(!format!("{config:?}").contains("admin"));
+    }
+
+    #[test]
+    fn a_device_that_has_its_driver_config_twice_is_no_older_backends() {
+        let text = r#"{"config_hash":"00000000000000000000000000000000","site_name":"S",
+            "timezone":"UTC","doubt_after_days":2,"reporting":{},
+            "devices":[{"ip":"10.0.0.1","name":"P","building":"","floor":"","room":"",
+                "type":"display","driver":"ping","snmp":{},"pjlink":{},"expectations":{},
+                "driver_config":{},"driver_config":{"ping":{}}}]}"#;
+        let document = SiteDocument::parse(text.as_bytes()).unwrap();
+        assert!(matches!(document.verify_hash(), Err(HashError::Field(_))));
     }
 
     #[test]
