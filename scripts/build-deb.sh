@@ -54,9 +54,9 @@ trap 'rm -rf "$work"' EXIT
 # relocations (agent/build.rs) need 2.36.
 needs_glibc() { grep -ao 'GLIBC_2[.][0-9]*\|GLIBC_ABI_DT_RELR' "$1" | sed 's/GLIBC_//; s/ABI_DT_RELR/2.36/' | sort -uV | tail -n 1; }
 
-# package NAME ARCHITECTURE PROGRAM DOCUMENT
+# package NAME ARCHITECTURE PROGRAM DOCUMENT...
 package() {
-    local name=$1 architecture=$2 program=$3 document=$4 tree=$work/$1_$2
+    local name=$1 architecture=$2 program=$3 tree=$work/$1_$2
     local what="$root/systemd" file="$into/${1}_${version}_$2.deb"
     mkdir -p "$tree/DEBIAN"
     install -Dm755 "$program" "$tree/usr/bin/$name"
@@ -65,7 +65,7 @@ package() {
     [ "$name" != av-backend ] || install -Dm644 "$what/$name@.service" "$tree/lib/systemd/system/$name@.service"
     install -Dm644 "$what/$name.sysusers.conf" "$tree/usr/lib/sysusers.d/$name.conf"
     install -Dm644 "$what/$name.tmpfiles.conf" "$tree/usr/lib/tmpfiles.d/$name.conf"
-    install -Dm644 "$root/docs/$document" "$tree/usr/share/doc/$name/$document"
+    install -Dm644 -t "$tree/usr/share/doc/$name" "${@:4}"
     install -Dm640 "$what/${name#av-}.env" "$tree/etc/av-monitoring/${name#av-}.env"
     echo "/etc/av-monitoring/${name#av-}.env" >"$tree/DEBIAN/conffiles"
     local script
@@ -98,11 +98,11 @@ cargo build --profile "$profile" --locked -p av-agent
 cargo build --profile "$profile" --locked -p av-backend
 programs=$target/release
 [ "$profile" = release ] || programs=$target/debug
-package av-agent "$here" "$programs/av-agent" technician.md
-package av-backend "$here" "$programs/av-backend" administration.md
+package av-agent "$here" "$programs/av-agent" docs/technician.md docs/technicien.md
+package av-backend "$here" "$programs/av-backend" docs/administration.md
 if [ "$arm" = yes ]; then
     scripts/build-arm.sh
     for architecture in arm64 armhf; do
-        package av-agent "$architecture" "$target/arm/$(arm_triple "$architecture")/release/av-agent" technician.md
+        package av-agent "$architecture" "$target/arm/$(arm_triple "$architecture")/release/av-agent" docs/technician.md docs/technicien.md
     done
 fi

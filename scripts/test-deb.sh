@@ -77,9 +77,10 @@ fi
 
 # What a package says of itself and holds.
 look() {
-    local name=$1 architecture=$2 package=$3 part=${1#av-} document=technician.md instances=''
+    local name=$1 architecture=$2 package=$3 part=${1#av-} instances=''
+    local -a documents=(technician.md technicien.md)
     if [ "$name" = av-backend ]; then
-        document=administration.md
+        documents=(administration.md)
         instances="./lib/systemd/system/av-backend@.service"
     fi
     local field expected is
@@ -94,9 +95,10 @@ look() {
         dpkg-deb --field "$package" Depends | grep -q '^libc6 (>= 2[.]\([12][0-9]\|3[0-4]\)), ' ||
             die "✗ $name $architecture: needs $(dpkg-deb --field "$package" Depends)"
     fi
+    documents=("${documents[@]/#/./usr/share/doc/$name/}")
     expected=$(printf '%s\n' "./etc/av-monitoring/$part.env" "./lib/systemd/system/$name.service" $instances \
         "./usr/bin/$name" "./usr/lib/av-monitoring/$name-backoff" "./usr/lib/sysusers.d/$name.conf" \
-        "./usr/lib/tmpfiles.d/$name.conf" "./usr/share/doc/$name/$document" | sort)
+        "./usr/lib/tmpfiles.d/$name.conf" "${documents[@]}" | sort)
     is=$(dpkg-deb --contents "$package" | grep -v '^d' | awk '{ print $6 }' | sort)
     [ "$is" = "$expected" ] || die "✗ $name $architecture holds: $(diff <(printf '%s\n' "$expected") <(printf '%s\n' "$is"))"
     dpkg-deb --contents "$package" | awk '$2 != "root/root" { print; wrong = 1 } END { exit wrong }' ||
