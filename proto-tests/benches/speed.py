@@ -41,7 +41,7 @@ POLLS_LUA = """
 local requests, next = {}, 0
 for line in io.lines("%s") do
   local path, etag = line:match("(%%S+) (%%S+)")
-  requests[#requests + 1] = wrk.format("GET", path, {["If-None-Match"] = etag})
+  requests[#requests + 1] = wrk.format("GET", path, {["Host"] = "bench", ["If-None-Match"] = etag})
 end
 request = function()
   next = next %% #requests + 1
@@ -60,7 +60,7 @@ request = function()
   local site, round = sent %% %d, math.floor(sent / %d)
   sent = sent + 1
   local body = bodies[round %% 2]:gsub("SITE", site, 1):gsub("SEQ", %d + round, 1)
-  return wrk.format("POST", "/ingest", {["X-Site-Token"] = "big-" .. site,
+  return wrk.format("POST", "/ingest", {["Host"] = "bench", ["X-Site-Token"] = "big-" .. site,
     ["Content-Type"] = "application/json"}, body)
 end
 """
