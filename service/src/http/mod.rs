@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::{Duration, Instant};
 
+use av_proto::sort::sort_by;
 use tiny_http::{Request, Response, Server};
 
 pub use self::frame::{FrameError, check_frame};
@@ -305,9 +306,6 @@ impl Edge {
         let now = Instant::now();
         let open = descriptors.sockets();
         seen.retain(|inode, _| open.contains_key(inode));
-        // Those of a server that accepts nothing any more change over to the
-        // new one, as soon as they are between two requests.
-        let retired = lock(&self.0.servers).retired.last().map(|(_, at)| *at);
         for (&inode, &descriptor) in &open {
             let connection = seen.entry(inode).or_insert_with(|| {
                 let (local, peer) = descriptors.ends(descriptor, inode)?;
@@ -317,60 +315,69 @@ impl Edge {
                 connection.received(bytes_received(descriptor));
             }
         }
+        for (inode, reason) in self.judge(seen, now) {
+            let Some(&descriptor) = open.get(&inode) else {
+                continue;
+            };
+            match reason {
+                // Its sender is to learn what it did.
+                Reason::SlowBody => descriptors.shut(descriptor, inode, Shutdown::Read),
+                Reason::Flood => descriptors.abort(descriptor, inode),
+                _ => descriptors.shut(descriptor, inode, Shutdown::Both),
+            }
+            if let Some(count) = self.0.closed.get(reason as usize) {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+            log::debug!("a connection was closed: {reason}");
+        }
+    }
+
+    /// Which connections are to be closed, and why.
+    fn judge(
+        &self,
+        seen: &mut HashMap<u64, Option<Connection>>,
+        now: Instant,
+    ) -> Vec<(u64, Reason)> {
+        // Those of a server that accepts nothing any more change over to the
+        // new one, as soon as they are between two requests.
+        let retired = lock(&self.0.servers).retired.last().map(|(_, at)| *at);
+        let mut count = 0;
+        let mut closing = Vec::new();
+        // Those that may stay, and since when they are idle.
+        let mut idle = Vec::new();
+        let mut flooded = lock(&self.0.flooded);
+        flooded.retain(|(_, since)| since.elapsed() < FLOODED_FOR);
         let mut talks = lock(&self.0.talks);
-        let mut connections: Vec<(u64, &mut Connection)> = seen
-            .iter_mut()
-            .filter_map(|(inode, connection)| Some((*inode, connection.as_mut()?)))
-            .collect();
-        self.0
-            .connections
-            .store(connections.len(), Ordering::Relaxed);
-        let mut closing: Vec<(u64, Reason)> = Vec::new();
-        for (inode, connection) in &mut connections {
+        for (&inode, connection) in seen.iter_mut() {
+            let Some(connection) = connection else {
+                continue;
+            };
+            count += 1;
             let mut talk = talks.get_mut(&connection.peer());
             if let Some(talk) = &mut talk {
                 talk.present = true;
             }
-            if let Some(reason) = connection.judge(talk, now, &self.0.limits, retired) {
-                closing.push((*inode, reason));
+            match connection.judge(talk, now, &self.0.limits, retired) {
+                Some(reason) => {
+                    if reason == Reason::Flood {
+                        flooded.push((connection.peer(), now));
+                    }
+                    closing.push((inode, reason));
+                }
+                None => idle.extend(connection.idle_since().map(|since| (since, inode))),
             }
         }
         talks.retain(|_, talk| std::mem::take(&mut talk.present) || talk.is_busy());
-        let mut flooded = lock(&self.0.flooded);
-        flooded.retain(|(_, since)| since.elapsed() < FLOODED_FOR);
-        for (inode, connection) in &connections {
-            if closing.contains(&(*inode, Reason::Flood)) {
-                flooded.push((connection.peer(), now));
-            }
-        }
-        drop(flooded);
-        let left = connections.len() - closing.len();
-        if let Some(excess) = left.checked_sub(self.0.limits.connections) {
+        drop((talks, flooded));
+        self.0.connections.store(count, Ordering::Relaxed);
+        let excess = (count - closing.len()).saturating_sub(self.0.limits.connections);
+        if excess > 0 {
             // Whoever has got on with nothing for the longest goes first.
-            for _ in 0..excess {
-                let longest = connections
-                    .iter()
-                    .filter(|(inode, _)| !closing.iter().any(|(closed, _)| closed == inode))
-                    .filter_map(|(inode, connection)| Some((connection.idle_since()?, *inode)))
-                    .min();
-                closing.extend(longest.map(|(_, inode)| (inode, Reason::TooMany)));
-            }
+            sort_by(&mut idle, Ord::cmp);
+            let longest = idle.into_iter().take(excess);
+            closing.extend(longest.map(|(_, inode)| (inode, Reason::TooMany)));
         }
-        drop(talks);
-        for (inode, reason) in closing {
-            if let Some(descriptor) = open.get(&inode) {
-                match reason {
-                    // Its sender is to learn what it did.
-                    Reason::SlowBody => descriptors.shut(*descriptor, inode, Shutdown::Read),
-                    Reason::Flood => descriptors.abort(*descriptor, inode),
-                    _ => descriptors.shut(*descriptor, inode, Shutdown::Both),
-                }
-                for (known, count) in Reason::ALL.into_iter().zip(&self.0.closed) {
-                    count.fetch_add(u64::from(known == reason), Ordering::Relaxed);
-                }
-                log::debug!("a connection was closed: {reason}");
-            }
-        }
+        closing
     }
 }
 
@@ -504,11 +511,9 @@ impl Knocks {
     fn knock(&mut self) -> Duration {
         let before = self.waiting.len();
         self.waiting.retain_mut(|knock| {
-            let waits = matches!(
-                knock.read(&mut [0; 64]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock
-            );
-            waits
+            knock
+                .read(&mut [0; 64])
+                .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
         });
         // No knock on the way proves nothing: this program may have no
         // descriptor left for one.
