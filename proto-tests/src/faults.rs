@@ -23,6 +23,13 @@ pub fn count(variable: &str, few: usize) -> usize {
     }
 }
 
+/// Whether the backend's faults are made as often as `docs/reliability.md`
+/// says: `AV_FAULTS_FULL=1`.
+#[must_use]
+pub fn full() -> bool {
+    std::env::var_os("AV_FAULTS_FULL").is_some_and(|value| value == "1")
+}
+
 /// xorshift64*: even, and the same everywhere for one seed.
 #[derive(Debug, Clone)]
 pub struct Random(u64);

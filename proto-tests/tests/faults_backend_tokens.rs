@@ -14,6 +14,7 @@ mod backend_support;
 use std::time::{Duration, Instant};
 
 use admin_support::{Browser, add_user};
+use av_proto_tests::faults::full;
 use av_proto_tests::pg::Database;
 use av_proto_tests::process::{Answer, Backend};
 use backend_support::{Bench, TOKEN, add_site, numbered, report, reported};
@@ -21,10 +22,6 @@ use serde_json::{Value, json};
 
 /// A token of the form that the backend makes.
 const MADE: &str = "5f2c00112233445566778899aabbccddeeff00112233445566778899aabbccdd";
-
-fn full() -> bool {
-    std::env::var_os("AV_FAULTS_FULL").is_some_and(|value| value == "1")
-}
 
 /// Every way in which a site token is presented.
 fn present(backend: &Backend, way: usize, token: &str, more: &[(&str, &str)]) -> Answer {
@@ -112,6 +109,27 @@ fn wrong_site_tokens_are_limited_and_no_agent_behind_the_same_address_is_refused
     assert!(log.contains("too many tokens from 198.51.100.7 are wrong"));
     for secret in [TOKEN, MADE, "guess-1", "lyon-by-hand"] {
         assert!(!log.contains(secret), "{secret}");
+    }
+}
+
+/// Comparing certificates looks a token up before its route does: that must
+/// not tell a guesser either.
+#[test]
+fn with_client_certificates_a_right_guess_still_looks_like_a_wrong_one() {
+    let db = Database::create();
+    let backend = Backend::spawn(&db.url(), |command| {
+        command.env("AV_CLIENT_CERT_HEADER", "X-Client-Certificate-Subject");
+    });
+    backend.wait_until_healthy();
+    add_site(&mut db.connect(), "Lyon", "lyon-by-hand");
+    assert_eq!(present(&backend, 0, "lyon-by-hand", &[]).status, 403);
+    // More than the slowest machine forgives meanwhile.
+    for n in 0..120 {
+        present(&backend, n, &format!("guess-{n}"), &[]);
+    }
+    for way in 0..6 {
+        assert_blocked(&present(&backend, way, "lyon-by-hand", &[]));
+        assert_blocked(&present(&backend, way, "guess", &[]));
     }
 }
 

@@ -35,22 +35,22 @@ impl ClientCertificates {
         }
     }
 
-    /// The refusal of an agent's request whose certificate is not that of its
-    /// token's site. A token that opens no site is refused by its route.
-    pub(super) fn refusal(
-        &self,
-        store: &Store,
-        target: &Target,
-        request: &Request,
-    ) -> Option<Answer> {
-        let field = self.header.as_deref()?;
-        let token = match target {
-            Target::Config(token) => token.as_str(),
+    /// The token of an agent's request whose certificate is to be compared.
+    pub(super) fn token<'a>(&self, target: &'a Target, request: &'a Request) -> Option<&'a str> {
+        self.header.as_ref()?;
+        match target {
+            Target::Config(token) => Some(token),
             Target::ConfigByHeader | Target::Ingest | Target::Suggestions | Target::RenewToken => {
-                presented(request)?
+                presented(request)
             }
-            _ => return None,
-        };
+            _ => None,
+        }
+    }
+
+    /// The refusal of a request whose certificate is not that of this token's
+    /// site. A token that opens no site is refused by its route.
+    pub(super) fn refusal(&self, store: &Store, token: &str, request: &Request) -> Option<Answer> {
+        let field = self.header.as_deref()?;
         let site = match store.site_by_token(&TokenDigest::of(token)) {
             Ok(found) => found?.0,
             Err(error) => return Some(error.into()),

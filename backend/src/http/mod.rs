@@ -106,8 +106,18 @@ impl App {
             return Answer::error(405, &format!("only {allow} is allowed here"))
                 .with("Allow", allow);
         }
-        if let Some(refusal) = self.certificates.refusal(&self.store, target, request) {
-            return refusal;
+        if let Some(token) = self.certificates.token(target, request) {
+            // Before anybody learns whether the token opens a site.
+            let guess = match self.guess(request, token) {
+                Ok(guess) => guess,
+                Err(blocked) => return blocked,
+            };
+            let refusal = self
+                .certificates
+                .refusal(&self.store, guess.token(), request);
+            if let Some(refusal) = refusal {
+                return refusal;
+            }
         }
         match target {
             Target::Config(token) => site_token::announce(self.config(request, token)),
