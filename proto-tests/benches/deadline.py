@@ -34,6 +34,9 @@ import threading
 import time
 import urllib.request
 
+sys.dont_write_bytecode = True
+import network  # noqa: E402
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 WANTED = 1.20
 PAGE = "127.0.0.1:18080"
@@ -46,14 +49,6 @@ DRIVERS = {
     "tcp": ({"port": TCP_PORT, "banner": "SSH-2.0"}, 2.0, 1, "127.4.0.1"),
     "http": ({"port": HTTP_PORT}, 5.0, 1, "127.5.0.1"),
 }
-NETWORK = """
-ip link set lo up
-ip link add void type veth peer name end
-ip link set void arp off up
-ip link set end up
-ip address add 10.66.255.1/16 dev void
-exec "$@"
-"""
 
 
 # -- the living --------------------------------------------------------------
@@ -236,9 +231,7 @@ def main():
             ["cargo", "build", "--release", "--locked", "-p", "av-agent", "-p", "av-proto-tests",
              "--bin", "av-agent", "--bin", "pjlink-sim", "--bin", "snmp-sim"],
             cwd=ROOT, check=True)
-        users = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
-        again = [sys.executable, os.path.abspath(__file__), *sys.argv[1:], "--inside"]
-        os.execvp("unshare", ["unshare", *users, "--net", "sh", "-euc", NETWORK, "sh", *again])
+        network.enter([sys.executable, os.path.abspath(__file__), *sys.argv[1:], "--inside"])
     release = pathlib.Path(arguments.target).resolve() / "release"
     living = start_living(release, arguments.count)
     try:

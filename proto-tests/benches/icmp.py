@@ -27,6 +27,9 @@ import sys
 import tempfile
 import time
 
+sys.dont_write_bytecode = True
+import network  # noqa: E402
+
 COUNT, TIMEOUT_S = 3, 1
 FPING = ["fping", "-q", "-c", str(COUNT), "-t", str(TIMEOUT_S * 1000)]
 PEERS = {
@@ -34,14 +37,6 @@ PEERS = {
     "fping -i 0 -p 250": ["-i", "0", "-p", "250"],
     "fping -i 1": ["-i", "1"],
 }
-NETWORK = """
-ip link set lo up
-ip link add void type veth peer name end
-ip link set void arp off up
-ip link set end up
-ip address add 10.66.255.1/16 dev void
-exec "$@"
-"""
 
 
 def addresses(total, dead):
@@ -139,10 +134,7 @@ def main():
         again = [sys.executable, os.path.abspath(__file__), "--inside"]
         again += ["--agent", os.path.abspath(arguments.agent)]
         again += ["--runs", str(arguments.runs)]
-        # Mapped in a namespace of users, nobody needs to be root.
-        users = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
-        shell = ["sh", "-euc", NETWORK, "sh", *again]
-        os.execvp("unshare", ["unshare", *users, "--net", *shell])
+        network.enter(again)
     with tempfile.TemporaryDirectory() as folder:
         for total in (1000, 4000):
             for dead in (False, True):

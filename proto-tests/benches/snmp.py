@@ -30,15 +30,10 @@ import tempfile
 import time
 import urllib.request
 
+sys.dont_write_bytecode = True
+import network  # noqa: E402
+
 DEVICES, PORT, TIMEOUT_S, RETRIES = 500, 1161, 1, 1
-NETWORK = """
-ip link set lo up
-ip link add void type veth peer name end
-ip link set void arp off up
-ip link set end up
-ip address add 10.66.255.1/16 dev void
-exec "$@"
-"""
 EXPORTER_URL = "http://127.0.0.1:9116"
 EXPORTER_CONFIG = f"""
 bench:
@@ -54,6 +49,7 @@ bench:
 PYSNMP = f"""
 import asyncio, json, resource, sys, time
 from pysnmp.hlapi.v3arch.asyncio import *
+
 
 async def ask(engine, room, ip):
   async with room:
@@ -211,10 +207,7 @@ def main():
             # A link in a venv leads out of it: it is not resolved.
             again += ["--pysnmp", os.path.abspath(arguments.pysnmp)]
         again += ["--runs", str(arguments.runs)]
-        # Mapped in a namespace of users, nobody needs to be root.
-        users = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
-        shell = ["sh", "-euc", NETWORK, "sh", *again]
-        os.execvp("unshare", ["unshare", *users, "--net", *shell])
+        network.enter(again)
     with tempfile.TemporaryDirectory() as folder:
         command = [arguments.sim, "--count", str(DEVICES), "--port", str(PORT)]
         simulator = subprocess.Popen(command)

@@ -15,16 +15,13 @@ mod backend_support;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use av_proto_tests::faults::full;
 use av_proto_tests::pg::{Cluster, Database};
 use av_proto_tests::process::{Backend, wait_for};
 use backend_support::{TOKEN, add_site, numbered, reported};
 use postgres::{Client, NoTls};
 
 const AGENTS: usize = 4;
-
-fn full() -> bool {
-    std::env::var_os("AV_FAULTS_FULL").is_some_and(|value| value == "1")
-}
 
 #[derive(Default)]
 struct Counts {

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use admin_support::Office;
+use av_proto_tests::faults::full;
 use av_proto_tests::process::{Answer, Backend};
 use serde_json::{Value, json};
 
@@ -23,10 +24,6 @@ use serde_json::{Value, json};
 const SEEN_AFTER: Duration = Duration::from_millis(100);
 /// Editors of the device at each backend, beside one of the site.
 const EDITORS: usize = 2;
-
-fn full() -> bool {
-    std::env::var_os("AV_FAULTS_FULL").is_some_and(|value| value == "1")
-}
 
 /// Ends the other threads where a check fails.
 struct Stop<'a>(&'a AtomicBool);

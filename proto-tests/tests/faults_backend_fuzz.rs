@@ -16,6 +16,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use admin_support::Office;
+use av_proto_tests::faults::full;
 use serde_json::json;
 
 const METHODS: [&str; 12] = [
@@ -308,12 +309,11 @@ fn random_requests_to_every_route_find_no_500_no_panic_and_no_secret() {
         format!("Authorization: Bearer {}", office.admin),
         format!("X-Site-Token: {token}"),
     ];
-    let full = std::env::var_os("AV_FAULTS_FULL").is_some_and(|value| value == "1");
     let seed = 0x5eed_0006;
     let mut random = Random(seed);
     let address = office.backend.url.strip_prefix("http://").unwrap();
     let (mut answered, mut well) = (0, 0);
-    let cases = if full { 20_000 } else { 600 };
+    let cases = if full() { 20_000 } else { 600 };
     for case in 0..cases {
         let (line, bytes) = request(&mut random, &paths, &doors);
         let mut socket = TcpStream::connect(address).unwrap();

@@ -14,6 +14,7 @@ mod backend_support;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use av_proto_tests::faults::full;
 use av_proto_tests::pg::Database;
 use av_proto_tests::process::{Backend, free_port, http, wait_for};
 use backend_support::{TOKEN, add_site, numbered, observed, reported};
@@ -24,11 +25,7 @@ use serde_json::Value;
 const AGENTS: usize = 6;
 
 fn kills() -> usize {
-    if std::env::var_os("AV_FAULTS_FULL").is_some_and(|value| value == "1") {
-        200
-    } else {
-        50
-    }
+    if full() { 200 } else { 50 }
 }
 
 /// Report `seq` of an agent. Each differs from the one before, so that each
