@@ -85,6 +85,21 @@ pub fn wait_for<T>(
     }
 }
 
+/// Path of a program of the test's own crate, as in
+/// `own_program!("pjlink-sim")`. A macro, because cargo tells it to the test
+/// alone; and not `env!`, because `cargo check` does not tell it at all.
+#[macro_export]
+macro_rules! own_program {
+    ($name:literal) => {
+        $crate::process::told_by_cargo(option_env!(concat!("CARGO_BIN_EXE_", $name)))
+    };
+}
+
+#[doc(hidden)]
+pub fn told_by_cargo(path: Option<&'static str>) -> &'static str {
+    path.expect("cargo test builds it")
+}
+
 /// The path of a workspace binary, built by the first who asks. `package`
 /// and binary have the same name.
 ///

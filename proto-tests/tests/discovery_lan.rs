@@ -23,6 +23,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 
 use admin_support::Office;
+use av_proto_tests::own_program;
 use av_proto_tests::process::{Process, binary};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -156,7 +157,7 @@ impl Lan {
 
     /// A projector of class 2 at 10.8.0.4.
     fn projector(&self) -> Process {
-        let mut command = self.far(env!("CARGO_BIN_EXE_pjlink-sim"));
+        let mut command = self.far(own_program!("pjlink-sim"));
         command
             .args(["--listen", "10.8.0.4:4352", "--class2"])
             .args(["--manufacturer", "EPSON", "--product", "EB-L730U"]);

@@ -31,6 +31,7 @@ use av_proto::config::Device;
 use av_proto::driver::PingSettings;
 use av_proto::verdict::Status;
 use av_proto_tests::impair::{Impairment, Passed, Stretch};
+use av_proto_tests::own_program;
 use crossbeam_channel::unbounded;
 use serde_json::{Value, json};
 
@@ -355,9 +356,7 @@ fn projectors_and_snmp_devices_answer_over_a_bad_line() {
     for folder in [&pjlink, &snmp] {
         fs::create_dir(folder).unwrap();
     }
-    // Not `env!`: cargo check does not know it.
-    let sim = option_env!("CARGO_BIN_EXE_pjlink-sim").unwrap_or_default();
-    assert!(!sim.is_empty(), "cargo test builds it");
+    let sim = own_program!("pjlink-sim");
     let arguments = [
         "--listen",
         "10.9.1.1:4352",

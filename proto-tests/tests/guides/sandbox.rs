@@ -8,6 +8,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::process::{Command, Output, Stdio};
 
+use av_proto_tests::own_program;
 use av_proto_tests::pg::Cluster;
 use av_proto_tests::process::{binary, free_port, workspace};
 use regex_lite::Regex;
@@ -55,7 +56,7 @@ impl Sandbox {
             symlink(binary(program), root.join("bin").join(program)).unwrap();
             symlink(binary(program), root.join("work").join(program)).unwrap();
         }
-        let pjlink_sim = env!("CARGO_BIN_EXE_pjlink-sim");
+        let pjlink_sim = own_program!("pjlink-sim");
         symlink(pjlink_sim, root.join("bin/pjlink-sim")).unwrap();
         symlink(workspace().join("systemd"), root.join("work/systemd")).unwrap();
         let curl =

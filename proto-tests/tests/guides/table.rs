@@ -120,6 +120,7 @@ pub const TABLE: &[Entry] = &[
     machine("benchmarks.md", "benches/deadline.py", BENCH),
     machine("benchmarks.md", "benches/small.sh", BENCH),
     machine("sizing.md", "benches/agents.py", BENCH),
+    machine("reliability.md", "--soak", BENCH),
     machine(
         "reliability.md",
         "cargo fuzz run",
