@@ -8,7 +8,7 @@ It makes a network namespace of its own (util-linux, iproute2; as root or where
 user namespaces are allowed). The living are addresses of its loopback
 interface, 127.1.x.y; the dead are behind an interface where packets vanish.
 Both programs ping each address three times and wait a second for an answer.
-They take turns, so that what else the machine does falls on both alike.
+They take turns.
 CPU is user and system time, as wait4(2) has them: what the kernel does for an
 echo on the loopback interface is in the sender's system time. Memory is the
 most that was resident, as time(1) (Debian package time) has it.
@@ -22,13 +22,12 @@ before.
 import argparse
 import json
 import os
-import statistics
 import sys
 import tempfile
-import time
 
 sys.dont_write_bytecode = True
 import network  # noqa: E402
+import timing  # noqa: E402
 
 COUNT, TIMEOUT_S = 3, 1
 FPING = ["fping", "-q", "-c", str(COUNT), "-t", str(TIMEOUT_S * 1000)]
@@ -58,32 +57,6 @@ def configuration(targets):
     }
 
 
-def run(command):
-    """Wall and CPU seconds, the largest resident size in MB, what it wrote."""
-    with tempfile.TemporaryFile() as output, tempfile.NamedTemporaryFile() as memory:
-        # A child of this script would be told to be as large as Python was.
-        command = ["time", "-q", "-f", "%M", "-o", memory.name, *command]
-        start = time.monotonic()
-        child = os.posix_spawnp(
-            command[0],
-            command,
-            os.environ,
-            file_actions=[
-                (os.POSIX_SPAWN_DUP2, output.fileno(), 1),
-                (os.POSIX_SPAWN_DUP2, output.fileno(), 2),
-            ],
-        )
-        _, status, usage = os.wait4(child, 0)
-        wall = time.monotonic() - start
-        output.seek(0)
-        text = output.read().decode()
-        resident = int(memory.read()) / 1024
-    # fping's 1: some did not answer.
-    if os.waitstatus_to_exitcode(status) not in (0, 1):
-        sys.exit(f"{' '.join(command)}:\n{text}")
-    return wall, usage.ru_utime + usage.ru_stime, resident, text
-
-
 def agent_alive(text):
     return json.loads(text[text.index("{") :])["online"]
 
@@ -91,6 +64,14 @@ def agent_alive(text):
 def fping_alive(text):
     """Lines such as `127.1.0.1 : xmt/rcv/%loss = 3/3/0%, min/avg/max = ...`."""
     return sum(line.count("min/avg/max") for line in text.splitlines())
+
+
+def program(command, alive):
+    def turn():
+        *figures, text = timing.run(command)
+        return *figures, alive(text)
+
+    return turn
 
 
 def measure(agent, total, dead, runs, folder):
@@ -101,27 +82,11 @@ def measure(agent, total, dead, runs, folder):
         json.dump(configuration(targets), file)
     with open(plain, "w") as file:
         file.write("\n".join(targets) + "\n")
-    programs = {"av-agent sweep": ([agent, "sweep", "--json", config], agent_alive)}
+    programs = {"av-agent sweep": program([agent, "sweep", "--json", config], agent_alive)}
     for name, options in PEERS.items():
-        programs[name] = ([*FPING, *options, "-f", plain], fping_alive)
-    results = {name: [] for name in programs}
-    for _ in range(runs):
-        for name, (command, count) in programs.items():
-            *figures, text = run(command)
-            if count(text) != alive:
-                print(f"note: {name} found {count(text)} of {alive}", flush=True)
-            results[name].append(figures)
+        programs[name] = program([*FPING, *options, "-f", plain], fping_alive)
     share = ", a fifth dead" if dead else ""
-    print(f"\n### {total} addresses{share}\n")
-    print("| | wall, s: median | best | CPU, s: median | best | memory, MB |")
-    print("|---|---|---|---|---|---|")
-    for name, figures in results.items():
-        wall, cpu, memory = zip(*figures)
-        print(
-            f"| {name} | {statistics.median(wall):.2f} | {min(wall):.2f} "
-            f"| {statistics.median(cpu):.3f} | {min(cpu):.3f} | {max(memory):.1f} |",
-            flush=True,
-        )
+    timing.compare(f"{total} addresses{share}", programs, alive, runs)
 
 
 def main():

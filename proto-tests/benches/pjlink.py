@@ -7,8 +7,8 @@
 Both ask each projector the same twenty questions of class 2 over one
 connection, with a password. Everything runs in a network namespace of its own:
 the projectors on 127.3.0.0/16, the dead behind an interface where packets
-vanish. In each round every candidate runs once, one after the
-other. Prints a table for docs/benchmarks.md.
+vanish. The programs take turns. Needs the Debian packages time, util-linux and
+iproute2.
 """
 
 import argparse
@@ -18,12 +18,14 @@ import json
 import os
 import pathlib
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from concurrent.futures import ThreadPoolExecutor
+
+sys.dont_write_bytecode = True
+import network  # noqa: E402
+import timing  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PASSWORD = "admin"
@@ -79,21 +81,6 @@ def client(path, threads):
 
 # -- the measurement ---------------------------------------------------------
 
-def measure(command):
-    """Wall and processor seconds, peak memory in MB, and what it printed."""
-    with tempfile.TemporaryFile() as out:
-        began = time.monotonic()
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.monotonic() - began
-        process.returncode = os.waitstatus_to_exitcode(status)
-        out.seek(0)
-        text = out.read().decode()
-    if process.returncode not in (0, 1):
-        sys.exit(f"{command}: exit code {process.returncode}\n{text}")
-    return wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, text
-
-
 def configuration(path, projectors):
     devices = [
         {"ip": ip, "name": ip, "driver": "pjlink",
@@ -108,36 +95,27 @@ def configuration(path, projectors):
 
 def online(text):
     """How many were online, as either candidate says."""
-    if text.lstrip().startswith("{"):
-        return json.loads(text)["online"]
+    if "{" in text:
+        return json.loads(text[text.index("{"):])["online"]
     return int(text.split()[0])
 
 
+def program(command):
+    def turn():
+        *figures, text = timing.run(command)
+        return *figures, online(text)
+
+    return turn
+
+
 def compare(title, config, living, rounds, agent):
-    script = [sys.executable, str(pathlib.Path(__file__).resolve()), "--client", str(config)]
-    candidates = {
-        "av-agent sweep": [str(agent), "sweep", str(config), "--json"],
-        "Python, 64 threads": [*script, "--threads", "64"],
-        "Python, a thread each": [*script, "--threads", "100000"],
+    script = [sys.executable, pathlib.Path(__file__).resolve(), "--client", config]
+    programs = {
+        "av-agent sweep": program([agent, "sweep", config, "--json"]),
+        "Python, 64 threads": program([*script, "--threads", "64"]),
+        "Python, a thread each": program([*script, "--threads", "100000"]),
     }
-    runs = {name: [] for name in candidates}
-    for _ in range(rounds):
-        for name, command in candidates.items():
-            wall, cpu, memory, text = measure(command)
-            if online(text) != living:
-                sys.exit(f"{name}: {online(text)} online, not {living}\n{text[-500:]}")
-            runs[name].append((wall, cpu, memory))
-    first = next(iter(candidates))
-    base = [min(column) for column in zip(*runs[first])]
-    print(f"\n{title}; best (median) of {rounds}, and the best as a multiple of {first}'s\n")
-    print("| | wall, s | | CPU, s | | peak memory, MB | |")
-    print("|---|---|---|---|---|---|---|")
-    for name, values in runs.items():
-        cells = []
-        for column, of in zip(zip(*values), base):
-            cells.append(f"{min(column):.2f} ({statistics.median(column):.2f})")
-            cells.append(f"{min(column) / of:.2f}")
-        print(f"| {name} | " + " | ".join(cells) + " |")
+    timing.compare(title, programs, living, rounds)
 
 
 def addresses(first, count):
@@ -161,15 +139,7 @@ def main():
             ["cargo", "build", "--release", "--locked", "-p", "av-agent",
              "-p", "av-proto-tests", "--bin", "av-agent", "--bin", "pjlink-sim"],
             cwd=ROOT, check=True)
-        users = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
-        os.execvp("unshare", ["unshare", *users, "--net", sys.executable, __file__,
-                              *sys.argv[1:], "--inside"])
-    for command in ("ip link set lo up",
-                    "ip link add vanish type veth peer name end",
-                    "ip link set vanish arp off up",
-                    "ip link set end up",
-                    "ip address add 10.99.255.254/16 dev vanish"):
-        subprocess.run(command.split(), check=True)
+        network.enter([sys.executable, __file__, *sys.argv[1:], "--inside"])
     release = pathlib.Path(arguments.target) / "release"
     count, dead = arguments.count, arguments.count // 5
     simulator = subprocess.Popen(
@@ -185,7 +155,7 @@ def main():
             configuration(config, living)
             compare(f"{count} projectors", config, count, arguments.rounds,
                     release / "av-agent")
-            mixed = living[:count - dead] + addresses("10.99.0.1", dead)
+            mixed = living[:count - dead] + addresses("10.66.0.1", dead)
             configuration(config, mixed)
             compare(f"{count} projectors, {dead} of them dead, time-out {TIMEOUT_S} s",
                     config, count - dead, arguments.rounds, release / "av-agent")

@@ -14,16 +14,14 @@ an answer and try once more.
 
 It makes a network namespace of its own (util-linux, iproute2; as root or where
 user namespaces are allowed), in which `snmp-sim` answers on 127.2.x.y; the dead
-are behind an interface where packets vanish. The programs take turns, so that
-what else the machine does falls on all alike. CPU is user and system time;
-curl's is not counted, and neither is the exporter's or Python's start. Memory
-is the most that was resident.
+are behind an interface where packets vanish. The programs take turns. CPU is
+user and system time; curl's is not counted, and neither is the exporter's or
+Python's start. Memory is the most that was resident.
 """
 
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -32,6 +30,7 @@ import urllib.request
 
 sys.dont_write_bytecode = True
 import network  # noqa: E402
+import timing  # noqa: E402
 
 DEVICES, PORT, TIMEOUT_S, RETRIES = 500, 1161, 1, 1
 EXPORTER_URL = "http://127.0.0.1:9116"
@@ -87,29 +86,9 @@ def run_agent(agent, targets, folder):
     ]
     with open(f"{folder}/config.json", "w") as file:
         json.dump({"site_name": "Bench", "devices": devices}, file)
-    with tempfile.TemporaryFile() as output, tempfile.NamedTemporaryFile() as memory:
-        # A child of this script would be told to be as large as Python was.
-        command = ["time", "-q", "-f", "%M", "-o", memory.name]
-        command += [agent, "sweep", "--json", f"{folder}/config.json"]
-        start = time.monotonic()
-        child = os.posix_spawnp(
-            command[0],
-            command,
-            os.environ,
-            file_actions=[
-                (os.POSIX_SPAWN_DUP2, output.fileno(), 1),
-                (os.POSIX_SPAWN_DUP2, os.open(os.devnull, os.O_WRONLY), 2),
-            ],
-        )
-        _, status, usage = os.wait4(child, 0)
-        wall = time.monotonic() - start
-        output.seek(0)
-        text = output.read().decode()
-        resident = int(memory.read()) / 1024
-    if "{" not in text:
-        sys.exit(f"the agent ended with {status}: {text}")
-    alive = json.loads(text[text.index("{") :])["online"]
-    return wall, usage.ru_utime + usage.ru_stime, resident, alive
+    command = [agent, "sweep", "--json", f"{folder}/config.json"]
+    *figures, text = timing.run(command)
+    return *figures, json.loads(text[text.index("{") :])["online"]
 
 
 def process_figures(pid):
@@ -172,23 +151,8 @@ def measure(arguments, dead, folder):
     programs["prometheus-snmp-exporter"] = lambda: run_exporter(targets, folder)
     if arguments.pysnmp:
         programs["pysnmp"] = lambda: run_pysnmp(arguments.pysnmp, targets, folder)
-    results = {name: [] for name in programs}
-    for _ in range(arguments.runs):
-        for name, program in programs.items():
-            *figures, alive = program()
-            if alive != expected:
-                print(f"note: {name} found {alive} of {expected}", flush=True)
-            results[name].append(figures)
-    print(f"\n### {DEVICES} devices{', a fifth dead' if dead else ''}\n")
-    print("| | wall, s: median | best | CPU, s: median | best | memory, MB |")
-    print("|---|---|---|---|---|---|")
-    for name, figures in results.items():
-        wall, cpu, memory = zip(*figures)
-        print(
-            f"| {name} | {statistics.median(wall):.2f} | {min(wall):.2f} "
-            f"| {statistics.median(cpu):.3f} | {min(cpu):.3f} | {max(memory):.1f} |",
-            flush=True,
-        )
+    title = f"{DEVICES} devices{', a fifth dead' if dead else ''}"
+    timing.compare(title, programs, expected, arguments.runs)
 
 
 def main():
