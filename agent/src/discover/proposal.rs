@@ -252,28 +252,55 @@ fn has_word(text: &str, word: &str) -> bool {
 const ENTERPRISES: &[(u32, &str)] = &[
     (9, "Cisco"),
     (11, "HP"),
+    (116, "Hitachi"),
     (119, "NEC"),
     (122, "Sony"),
     (236, "Samsung"),
     (253, "Xerox"),
+    (258, "Panasonic"),
     (318, "APC"),
     (367, "Ricoh"),
     (476, "Vertiv"),
     (534, "Eaton"),
     (641, "Lexmark"),
     (674, "Dell"),
+    (1182, "Yamaha"),
     (1248, "Epson"),
     (1347, "Kyocera"),
+    (1531, "QSC"),
     (1602, "Canon"),
+    (2001, "Oki"),
     (2385, "Sharp"),
     (2435, "Brother"),
+    (3212, "Crestron"),
+    (3797, "BenQ"),
     (3808, "CyberPower"),
     (4526, "Netgear"),
+    (5596, "Cisco"),
+    (6036, "Bose"),
     (6574, "Synology"),
+    (7824, "LG"),
+    (8942, "AMX"),
+    (12827, "Barco"),
     (13742, "Raritan"),
+    (13885, "Poly"),
     (14988, "MikroTik"),
+    (18026, "Extron"),
+    (18334, "Konica Minolta"),
+    (19125, "Planar"),
+    (21317, "ATEN"),
+    (21831, "ClearOne"),
     (24681, "QNAP"),
+    (25766, "Christie"),
+    (31682, "Audinate"),
+    (33790, "InFocus"),
     (41112, "Ubiquiti"),
+    (43369, "BrightSign"),
+    (44457, "Biamp"),
+    (45986, "Kramer"),
+    (49563, "Shure"),
+    (50545, "Maxell"),
+    (53829, "LG"),
 ];
 
 /// The maker that a `sysObjectID` names.
@@ -539,6 +566,26 @@ mod tests {
             assert_eq!(said, [vendor, model, name, kind, driver], "{evidence:?}");
             assert!(!found.evidence.is_empty());
         }
+    }
+
+    #[test]
+    fn an_enterprise_number_names_its_maker() {
+        for (object_id, maker) in [
+            ("1.3.6.1.4.1.1248.4.1", Some("Epson")),
+            (".1.3.6.1.4.1.2001.1.1.1", Some("Oki")),
+            ("1.3.6.1.4.1.18334.1.1.2", Some("Konica Minolta")),
+            ("1.3.6.1.4.1.5596.150", Some("Cisco")),
+            ("1.3.6.1.4.1.25766.1", Some("Christie")),
+            ("1.3.6.1.4.1.53829", Some("LG")),
+            ("1.3.6.1.4.1.1", None),
+            ("1.3.6.1.4.1", None),
+            ("1.3.6.1.4.1.x", None),
+            ("1.3.6.1.2.1.33", None),
+        ] {
+            assert_eq!(enterprise(object_id), maker, "{object_id}");
+        }
+        // Each number once, in order.
+        assert!(ENTERPRISES.windows(2).all(|pair| pair[0].0 < pair[1].0));
     }
 
     #[test]
