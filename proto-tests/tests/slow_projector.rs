@@ -71,8 +71,8 @@ fn projector(ip: &str, port: u16, answer_delay: Duration) -> Projector {
 
 #[test]
 fn a_slow_projector_is_read_as_far_as_its_time_goes_and_never_probed_twice_at_once() {
-    // Twenty answers would take 8 s; a probe may take 3 x 0.5 s and 4 s.
-    let slow = projector("127.0.63.1", 0, Duration::from_millis(400));
+    // Twenty answers would take 10 s; a probe may take 3 x 0.5 s and 5 s.
+    let slow = projector("127.0.63.1", 0, Duration::from_millis(500));
     let port = slow.addr().port();
     let _quick = projector("127.0.63.2", port, Duration::ZERO);
     let slow_ip = slow.addr().ip();

@@ -1,5 +1,6 @@
 //! The PJLink driver: asks a projector over TCP (JBMIA, "PJLink
-//! Specifications" class 1, and class 2 where the projector speaks it).
+//! Specifications" class 1, and class 2 where the projector speaks it; which
+//! versions: [`protocol`]).
 //!
 //! | module | what it holds |
 //! |---|---|
@@ -36,7 +37,7 @@ use talk::Talk;
 /// The driver `pjlink`.
 ///
 /// Asks for power, errors, lamps and what else the projector's class has, in
-/// at most three times the time-out and 4 s. Online: it greeted as PJLink
+/// at most three times the time-out and 5 s. Online: it greeted as PJLink
 /// does, be it in standby or to refuse the password, which `pjlink_error` then
 /// says. Offline: the port is closed, silent, or speaks something else.
 /// Unknown: this machine cannot connect to any.

@@ -1,8 +1,10 @@
 //! PJLink as text: pure functions.
 //!
-//! JBMIA, "PJLink Specifications", class 1 (1.04) and class 2 (1.00): lines of
-//! ASCII, texts in UTF-8, that end with a carriage return, at most 136 bytes
-//! each. Section numbers are those of class 1; what class 2 adds is named.
+//! JBMIA, "PJLink Specifications", class 1 (1.04) and class 2 (2.00 of
+//! 2017-01-31): lines of ASCII, texts in UTF-8, that end with a carriage return,
+//! at most 136 bytes each. Section numbers are those of class 1; what class 2
+//! adds is named. Version 2.10 (2024) adds a log-in by SHA-256. It is not used
+//! here: the log-in is by MD5, after `PJLINK 1`.
 
 use std::fmt;
 

@@ -159,11 +159,7 @@ impl Reading {
                 "pjlink_resolution_recommended",
                 self.recommended.map(|r| r.to_string().into()),
             ),
-            (
-                "pjlink_mute",
-                self.mute
-                    .map(|mute| json!({"picture": mute.picture, "sound": mute.sound})),
-            ),
+            ("pjlink_mute", self.mute.map(mute_json)),
             ("pjlink_frozen", self.frozen.map(Value::from)),
             ("pjlink_serial_number", self.serial.map(Value::from)),
             ("pjlink_software_version", self.version.map(Value::from)),
@@ -238,6 +234,15 @@ fn lamps_json(lamps: Vec<Lamp>) -> Value {
         .iter()
         .map(|lamp| json!({"hours": lamp.hours, "on": lamp.on}))
         .collect()
+}
+
+/// Only of what the projector spoke of.
+fn mute_json(mute: Mute) -> Value {
+    [("picture", mute.picture), ("sound", mute.sound)]
+        .into_iter()
+        .filter_map(|(what, muted)| Some((what.to_owned(), Value::from(muted?))))
+        .collect::<Map<_, _>>()
+        .into()
 }
 
 fn errors_json(errors: Errors) -> Value {
@@ -459,6 +464,18 @@ mod tests {
             let found = reading(&[(Query::Resolution, value)]).finding(Status::Online, &settings());
             assert_eq!(found.metrics["pjlink_signal"], signal);
             assert!(!found.metrics.contains_key("pjlink_resolution"));
+        }
+    }
+
+    #[test]
+    fn a_mute_is_told_of_what_it_speaks_of() {
+        for (value, told) in [
+            ("31", json!({"picture": true, "sound": true})),
+            ("10", json!({"picture": false})),
+            ("20", json!({"sound": false})),
+        ] {
+            let found = reading(&[(Query::Mute, value)]).finding(Status::Online, &settings());
+            assert_eq!(found.metrics["pjlink_mute"], told, "{value}");
         }
     }
 

@@ -80,6 +80,7 @@ impl Miss {
         !matches!(self, Self::Silent)
     }
 
+    /// `timeout`: of an answer.
     fn text(&self, query: Query, timeout: Duration) -> String {
         let code = query.code();
         match self {
@@ -135,7 +136,7 @@ impl Conversation for Talk {
                 }
                 self.closed(now)
             }
-            Event::Due => self.timed_out(now, out),
+            Event::Due => self.timed_out(now),
         }
     }
 }
@@ -166,7 +167,7 @@ impl Talk {
         self.phase = Phase::Connecting;
         Next::Connect {
             at,
-            by: self.step_from(at),
+            by: self.step_from(at, self.settings.timeout),
         }
     }
 
@@ -178,9 +179,9 @@ impl Talk {
         self.connect(now + RECONNECT_PAUSE)
     }
 
-    /// The deadline of a step that begins at `at`.
-    fn step_from(&self, at: Instant) -> Instant {
-        let step = at + self.settings.timeout;
+    /// The deadline of a step that begins at `at` and may take `timeout`.
+    fn step_from(&self, at: Instant, timeout: Duration) -> Instant {
+        let step = at + timeout;
         self.deadline.map_or(step, |deadline| deadline.min(step))
     }
 
@@ -190,7 +191,11 @@ impl Talk {
 
     /// Waits for what the projector says next.
     fn wait(&mut self, now: Instant) -> Next {
-        let until = self.step_from(now);
+        let timeout = match self.phase {
+            Phase::Connecting | Phase::Greeting => self.settings.timeout,
+            Phase::Asking { .. } => self.settings.answer_timeout(),
+        };
+        let until = self.step_from(now, timeout);
         self.step = Some(until);
         Next::Wait(until)
     }
@@ -369,7 +374,7 @@ impl Talk {
         }
     }
 
-    fn timed_out(&mut self, now: Instant, out: &mut Vec<u8>) -> Next {
+    fn timed_out(&mut self, now: Instant) -> Next {
         wire::event(self.address.ip(), "timed out");
         if let Phase::Greeting | Phase::Connecting = self.phase {
             let port = self.address.port();
@@ -398,12 +403,18 @@ impl Talk {
         }
         self.note(query, &miss);
         self.then(query);
-        self.ask("", now, out)
+        if self.queries.is_empty() {
+            return self.done(Status::Online);
+        }
+        // The answer may still come, and the standard allows one command at a
+        // time: the next one goes out on a connection of its own.
+        self.connect_again(now)
     }
 
     fn note(&mut self, query: Query, miss: &Miss) {
         if query.vital() {
-            self.reading.fail(miss.text(query, self.settings.timeout));
+            let timeout = self.settings.answer_timeout();
+            self.reading.fail(miss.text(query, timeout));
         }
     }
 
@@ -450,6 +461,99 @@ mod tests {
     use proptest::sample::select;
 
     use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(2);
+
+    fn talk(password: Option<&str>, admissions: &Admissions) -> Talk {
+        let settings = PjlinkSettings {
+            password: password.map(Secret::new),
+            port: 4352,
+            timeout: TIMEOUT,
+        };
+        let address = "10.0.0.1:4352".parse().unwrap();
+        Talk::new(address, settings, admissions.clone())
+    }
+
+    /// One that has come to its first question at `now`.
+    fn asking(talk: &mut Talk, greeting: &str, now: Instant) -> (String, Next) {
+        let mut out = Vec::new();
+        talk.step(Event::Begin, now, &mut out);
+        talk.step(Event::Connected, now, &mut out);
+        let next = talk.step(Event::Received(greeting.as_bytes()), now, &mut out);
+        (String::from_utf8(out).unwrap(), next)
+    }
+
+    fn waits_until(next: &Next) -> Instant {
+        match next {
+            Next::Wait(until) => *until,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_answer_has_a_second_more_than_connection_and_greeting() {
+        let now = Instant::now();
+        let mut talk = talk(None, &Admissions::default());
+        let mut out = Vec::new();
+        let next = talk.step(Event::Begin, now, &mut out);
+        assert!(matches!(next, Next::Connect { by, .. } if by == now + TIMEOUT));
+        let next = talk.step(Event::Connected, now, &mut out);
+        assert_eq!(waits_until(&next), now + TIMEOUT);
+        let next = talk.step(Event::Received(b"PJLINK 0\r"), now, &mut out);
+        assert_eq!(waits_until(&next), now + TIMEOUT + Duration::from_secs(1));
+        assert_eq!(out, b"%1POWR ?\r");
+    }
+
+    #[test]
+    fn a_late_refusal_is_a_refusal_and_is_remembered() {
+        let admissions = Admissions::default();
+        let mut now = Instant::now();
+        for told in [Letters::Small, Letters::Capital] {
+            let mut talk = talk(Some("wrong"), &admissions);
+            let (said, next) = asking(&mut talk, "PJLINK 1 498e4a67\r", now);
+            let digest = protocol::digest("498e4a67", "wrong", told);
+            assert_eq!(said, format!("{digest}%1POWR ?\r"));
+            now += TIMEOUT + Duration::from_millis(900);
+            assert!(waits_until(&next) > now);
+            let next = talk.step(Event::Received(b"PJLINK ERRA\r"), now, &mut Vec::new());
+            match (told, next) {
+                (Letters::Small, Next::Connect { .. }) => {}
+                (Letters::Capital, Next::Done(found)) => {
+                    assert_eq!(found.detail.as_deref(), Some(REFUSED));
+                }
+                (_, other) => panic!("{other:?}"),
+            }
+        }
+        let address = "10.0.0.1:4352".parse().unwrap();
+        let letters = admissions.letters(address, &Secret::new("wrong"), now);
+        assert_eq!(letters, None, "left alone for a while");
+    }
+
+    #[test]
+    fn after_silence_the_next_question_has_a_connection_of_its_own() {
+        let now = Instant::now();
+        let mut talk = talk(None, &Admissions::default());
+        asking(&mut talk, "PJLINK 0\r", now);
+        let mut out = Vec::new();
+        let next = talk.step(Event::Received(b"%1POWR=1\r"), now, &mut out);
+        assert_eq!(out, b"%1ERST ?\r");
+        let later = waits_until(&next);
+        out.clear();
+        let next = talk.step(Event::Due, later, &mut out);
+        assert!(matches!(next, Next::Connect { .. }), "{next:?}");
+        assert_eq!(out, b"", "nothing more on the old connection");
+        talk.step(Event::Connected, later, &mut out);
+        talk.step(Event::Received(b"PJLINK 0\r"), later, &mut out);
+        assert_eq!(out, b"%1LAMP ?\r");
+        // Not to be had again: what was learnt stands, with what is missing.
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        let Next::Done(found) = talk.step(Event::Unreached(refused), later, &mut out) else {
+            panic!("it goes on");
+        };
+        assert_eq!(found.status, Status::Online);
+        let detail = found.detail.as_deref();
+        assert_eq!(detail, Some("on; no answer to ERST within 3 s"));
+    }
 
     /// What a peer may do next.
     #[derive(Debug, Clone)]

@@ -42,13 +42,13 @@ pub struct Lamp {
     pub on: bool,
 }
 
-/// `AVMT` (4.6).
+/// `AVMT` (4.6). `None`: the answer says nothing of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mute {
     /// Whether the picture is.
-    pub picture: bool,
+    pub picture: Option<bool>,
     /// Whether the sound is.
-    pub sound: bool,
+    pub sound: Option<bool>,
 }
 
 /// `IRES`, class 2.
@@ -187,13 +187,17 @@ pub fn parse_flag(value: &str) -> Option<bool> {
     }
 }
 
-/// `CLSS`'s value (4.14). A class that is not known here has what the ones
-/// before it had.
+/// `CLSS`'s value (4.14): a digit, before which some projectors have words, as
+/// `Class 2`. A class that is not known here has what the ones before it had.
 #[must_use]
 pub fn parse_class(value: &str) -> Option<Class> {
-    match value.as_bytes() {
-        [b'1'] => Some(Class::One),
-        [b'2'..=b'9'] => Some(Class::Two),
+    let (digit, before) = value.as_bytes().split_last()?;
+    if before.last().is_some_and(u8::is_ascii_digit) {
+        return None;
+    }
+    match digit {
+        b'1' => Some(Class::One),
+        b'2'..=b'9' => Some(Class::Two),
         _ => None,
     }
 }
@@ -202,12 +206,14 @@ pub fn parse_class(value: &str) -> Option<Class> {
 #[must_use]
 pub fn parse_mute(value: &str) -> Option<Mute> {
     let (picture, sound) = match value {
-        "11" => (true, false),
-        "21" => (false, true),
-        "31" => (true, true),
-        // 30 by the standard; the others follow from its instructions, and
-        // some projectors give them.
-        "30" | "10" | "20" => (false, false),
+        "11" => (Some(true), Some(false)),
+        "21" => (Some(false), Some(true)),
+        "31" => (Some(true), Some(true)),
+        "30" => (Some(false), Some(false)),
+        // These two the standard has as instructions only; some projectors
+        // answer with them. They speak of one of the two.
+        "10" => (Some(false), None),
+        "20" => (None, Some(false)),
         _ => return None,
     };
     Some(Mute { picture, sound })
@@ -352,8 +358,15 @@ mod tests {
             ("1", Some(Class::One)),
             ("2", Some(Class::Two)),
             ("3", Some(Class::Two)),
+            ("Class 1", Some(Class::One)),
+            ("Class 2", Some(Class::Two)),
+            ("CLASS2", Some(Class::Two)),
             ("0", None),
             ("12", None),
+            ("Class 12", None),
+            ("Class", None),
+            ("2.", None),
+            ("é", None),
             ("", None),
         ] {
             assert_eq!(parse_class(value), class, "{value}");
@@ -376,10 +389,12 @@ mod tests {
     #[test]
     fn mutes() {
         for (value, mute) in [
-            ("11", Some((true, false))),
-            ("21", Some((false, true))),
-            ("31", Some((true, true))),
-            ("30", Some((false, false))),
+            ("11", Some((Some(true), Some(false)))),
+            ("21", Some((Some(false), Some(true)))),
+            ("31", Some((Some(true), Some(true)))),
+            ("30", Some((Some(false), Some(false)))),
+            ("10", Some((Some(false), None))),
+            ("20", Some((None, Some(false)))),
             ("32", None),
             ("", None),
         ] {

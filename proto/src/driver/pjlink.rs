@@ -15,16 +15,28 @@ pub struct PjlinkSettings {
     pub password: Option<Secret>,
     /// TCP port.
     pub port: u16,
-    /// How long the connection and each answer are waited for.
+    /// How long the connection and the greeting are waited for, each.
+    /// [`Self::answer_timeout`] is for what follows.
     pub timeout: Duration,
 }
 
+/// What the network and a busy projector add to the 2 s that the standard
+/// gives it for an answer: one that takes all of them is none that is missing.
+const ANSWER_ROOM: Duration = Duration::from_secs(1);
 /// What a probe may take beyond a time-out each for connection, greeting and
-/// first answer. The standard gives a projector 2 s for an answer: there is
-/// room for two more as slow as that, so that power, errors and lamps are read.
-const SLACK: Duration = Duration::from_secs(4);
+/// first answer: the room of that, and two more answers as slow as the standard
+/// allows, so that power, errors and lamps are read.
+const SLACK: Duration = Duration::from_secs(5);
 
 impl PjlinkSettings {
+    /// How long an answer is waited for. A projector that has greeted lives, so
+    /// a sweep's deadline does not hang on this. A refusal of the password is
+    /// an answer too, and some projectors give it late on purpose.
+    #[must_use]
+    pub fn answer_timeout(&self) -> Duration {
+        self.timeout + ANSWER_ROOM
+    }
+
     /// What a projector that cannot be reached, or that does not greet, costs.
     #[must_use]
     pub fn budget(&self) -> Duration {
