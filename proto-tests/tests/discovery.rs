@@ -61,7 +61,8 @@ fn said(output: &Output) -> String {
 
 #[track_caller]
 fn discover(network: &str, more: &[&str]) -> Vec<Value> {
-    let arguments = [&["discover", network, "--json", "--rate", "2000"], more].concat();
+    let hasty = ["--json", "--rate", "2000", "--search-wait", "0"];
+    let arguments = [&["discover", network], &hasty[..], more].concat();
     let output = agent(&arguments, None);
     assert!(output.status.success(), "{}", said(&output));
     let document: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -108,7 +109,8 @@ fn projectors_are_found_in_the_network_that_is_named_and_in_no_other() {
     assert!(open.counters().connections > 0);
     assert_eq!(locked.counters().wrong_passwords, 0);
 
-    let table = agent(&["discover", &network.address(2), "--rate", "2000"], None);
+    let alone = network.address(2);
+    let table = agent(&["discover", &alone, "--search-wait", "0"], None);
     let table = String::from_utf8(table.stdout).unwrap();
     for word in ["EB-L730U", "Epson", "pjlink", "1 found at 1 addresses"] {
         assert!(table.contains(word), "{table}");
@@ -126,6 +128,10 @@ fn no_network_and_too_large_ones_are_refused_before_anything_is_sent() {
         (&["discover", "10.0.0.0/8"], "larger than a /16"),
         (&["discover", "127.1.0.0/16", "127.2.0.0/16"], "too many"),
         (&["discover", "127.0.0.1", "--rate", "0"], "--rate"),
+        (
+            &["discover", "127.0.0.1", "--search-wait", "61"],
+            "--search-wait",
+        ),
         (
             &["discover", "127.0.0.1", "--community-env", "AV_NONE"],
             "AV_NONE",
@@ -166,7 +172,15 @@ fn what_is_found_is_suggested_accepted_and_then_watched() {
     let range = format!("{}-2", network.address(1));
     let suggest = || {
         let output = agent(
-            &["discover", &range, "--rate", "2000", "--suggest"],
+            &[
+                "discover",
+                &range,
+                "--rate",
+                "2000",
+                "--search-wait",
+                "0",
+                "--suggest",
+            ],
             Some(&dir),
         );
         assert!(output.status.success(), "{}", said(&output));
@@ -305,7 +319,7 @@ fn what_is_found_is_suggested_accepted_and_then_watched() {
     // Another site's token tells of another site.
     let stranger = configured(&office, "Paris", &other_token);
     let refused = agent(
-        &["discover", &range, "--suggest", "--rate", "2000"],
+        &["discover", &range, "--suggest", "--search-wait", "0"],
         Some(&stranger),
     );
     assert_eq!(refused.status.code(), Some(2));

@@ -155,11 +155,13 @@ impl Lan {
         strip
     }
 
-    /// A projector of class 2 at 10.8.0.4.
+    /// A projector of class 2 at 10.8.0.4. It answers a search as the standard
+    /// has it: after a while, and to port 4352.
     fn projector(&self) -> Process {
         let mut command = self.far(own_program!("pjlink-sim"));
         command
             .args(["--listen", "10.8.0.4:4352", "--class2"])
+            .args(["--fault", "slow-search=1500"])
             .args(["--manufacturer", "EPSON", "--product", "EB-L730U"]);
         Process::spawn(command)
     }
@@ -167,7 +169,7 @@ impl Lan {
     fn agent(&self, arguments: &[&str], config: &Path) -> Output {
         self.near(binary("av-agent"))
             .args(arguments)
-            .args(["--rate", "200"])
+            .args(["--rate", "200", "--search-wait", "4"])
             .env("AGENT_CONFIG", config)
             .env_remove("RUST_LOG")
             .output()
@@ -306,6 +308,7 @@ fn what_is_found_in_a_network_is_proposed_decided_on_and_watched() {
         .env("AGENT_CONFIG", &config)
         .env("AV_STATE_DIR", dir.path().join("agent"))
         .env("AV_PAGE_LISTEN", "127.0.0.1:8001")
+        .env("AV_PJLINK_NOTICES", "0.0.0.0:4352")
         .env("AV_FIRST_SYNC_S", "0")
         .env("CONFIG_SYNC_INTERVAL_MIN", "0.0166667")
         .env_remove("RUST_LOG");
@@ -333,4 +336,32 @@ fn what_is_found_in_a_network_is_proposed_decided_on_and_watched() {
         "SELECT count(*) FROM devices WHERE site_id = {site}"
     ));
     assert_eq!(watched, 1);
+
+    // It has the port to which answers come, and that hides no projector.
+    agent.wait_for_log("Notices of projectors are heard on 0.0.0.0:4352", 1);
+    let searched = |found: &[Value]| {
+        let evidence = at(found, "10.8.0.4")["evidence"].to_string();
+        evidence.contains("answers the PJLink search")
+    };
+    let found = lan.discover("10.8.0.4", &config);
+    assert!(searched(&found), "{found:?}");
+    // Whoever may not have copies of what comes is told what is missing.
+    let output = lan
+        .near("setpriv")
+        .args(["--bounding-set", "-net_raw", "--inh-caps", "-net_raw"])
+        .arg(binary("av-agent"))
+        .args(["discover", "10.8.0.4", "--json", "--search-wait", "3"])
+        .env("AGENT_CONFIG", &config)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        said.contains("UDP port 4352 is another program's"),
+        "{said}"
+    );
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let found = document["found"].as_array().unwrap();
+    assert!(!searched(found), "{found:?}");
+    assert_eq!(at(found, "10.8.0.4")["driver"], "pjlink");
 }

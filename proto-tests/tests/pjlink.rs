@@ -4,7 +4,7 @@
 // The helpers of a test are outside what clippy takes for one.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it cannot have")]
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use av_agent::config::{ActiveConfig, BackendUrl, Identity};
 use av_agent::driver::{Drivers, ProbeNow, probe_once};
 use av_agent::finding::Finding;
 use av_agent::pjlink::notices::Notices;
-use av_agent::pjlink::search::search;
+use av_agent::pjlink::search::Search;
 use av_agent::supervisor::Health;
 use av_proto::config::{Device, SiteConfig, SiteParts};
 use av_proto::schedule::zone;
@@ -197,12 +197,65 @@ fn a_wrong_password_never_locks_a_projector() {
     assert_eq!(found.metrics["pjlink_ok"], true, "{found:?}");
 }
 
+/// The standard lets a projector begin its answer after 2 s, which is what the
+/// time-out is where none is configured.
+#[test]
+fn answers_as_slow_as_the_standard_allows_are_read() {
+    let projector = class2(|config| {
+        config.faults.answer_delay = Duration::from_millis(2100);
+    });
+    let drivers = Drivers::start(&Health::default());
+    let found = probe(&drivers, &projector, json!({}));
+    assert_eq!(found.status, Status::Online, "{found:?}");
+    assert_eq!(found.metrics["pjlink_ok"], true, "{found:?}");
+    assert_eq!(found.metrics["pjlink_power"], 1);
+    assert_eq!(found.metrics["pjlink_errors"]["lamp"], "ok");
+    assert_eq!(found.metrics["pjlink_lamp_hours"], 1234);
+}
+
+#[test]
+fn a_refusal_that_comes_late_is_told_as_one_and_remembered() {
+    let projector = class2(|config| {
+        config.password = Some("admin".to_owned());
+        config.faults.answer_delay = Duration::from_millis(2100);
+    });
+    let drivers = Drivers::start(&Health::default());
+    for _ in 0..3 {
+        let found = probe(&drivers, &projector, json!({"password": "wrong"}));
+        assert_eq!(
+            found.metrics["pjlink_error"],
+            "authentication failed (ERRA): check the password"
+        );
+    }
+    assert_eq!(projector.counters().wrong_passwords, 2);
+}
+
+#[test]
+fn a_command_that_is_not_answered_costs_its_connection_and_nothing_else() {
+    let projector = class2(|config| {
+        config.faults.ignores.insert("ERST".to_owned());
+    });
+    let drivers = Drivers::start(&Health::default());
+    let found = probe(&drivers, &projector, json!({"timeout_s": 1}));
+    let detail = "on, lamps 1234 h and 99 h; no answer to ERST within 2 s";
+    assert_eq!(found.detail.as_deref(), Some(detail), "{found:?}");
+    assert_eq!(found.metrics["pjlink_filter_models"], json!(["SIM-FILTER"]));
+    let counters = projector.counters();
+    assert_eq!((counters.connections, counters.commands), (2, 20));
+}
+
 #[test]
 fn a_search_finds_projectors_of_class_2() {
+    // In place of the standard's, which may be somebody else's here.
+    let free = UdpSocket::bind("0.0.0.0:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
     let projectors: Vec<Projector> = (1..=3)
         .map(|n| {
             class2(|config| {
                 config.listen = format!("127.0.62.{n}:0").parse().unwrap();
+                // The last one answers to where the question came from.
+                config.search_port = (n < 3).then_some(port);
                 if let Some(class2) = &mut config.state.class2 {
                     class2.mac = [2, 0, 0, 0, 0, n];
                 }
@@ -215,8 +268,12 @@ fn a_search_finds_projectors_of_class_2() {
         .chain([&class1])
         .map(Projector::addr)
         .collect();
-    let found: Vec<(IpAddr, String)> = search(&targets, Duration::from_secs(2))
-        .unwrap()
+    let mut search = Search::at(port).unwrap();
+    for target in targets {
+        search.ask(target).unwrap();
+    }
+    let found: Vec<(IpAddr, String)> = search
+        .finish(Duration::from_secs(2))
         .into_iter()
         .map(|found| (found.ip, found.mac.to_string()))
         .collect();

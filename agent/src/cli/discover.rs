@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::env;
 use std::io::{self, IsTerminal, Write};
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use av_proto::secret::Secret;
 use av_proto::sort::sort_by;
@@ -11,17 +12,18 @@ use av_proto::suggestion::{FOUND_MAX, Found, Suggestions};
 use serde::{Deserialize, Serialize};
 
 use super::args::{ArgsError, Given};
-use super::output::{self, FAINT, GOOD};
+use super::output::{self, DOUBTFUL, FAINT, GOOD};
 use super::table::{Cell, Table};
 use super::{Exit, Outcome};
 use crate::config::{Identity, parse};
-use crate::discover::look::{Look, Pace};
+use crate::discover::look::{Look, Pace, Says};
 use crate::discover::maker::Makers;
 use crate::discover::network::{ADDRESSES_MAX, Network, addresses};
 use crate::discover::proposal::{Evidence, propose};
 use crate::driver::Drivers;
 use crate::driver::workers::Workers;
 use crate::http_client::{HttpClient, error_of};
+use crate::pjlink::search;
 use crate::supervisor::Health;
 
 /// A backend's answer to suggestions is short.
@@ -33,6 +35,7 @@ pub struct Arguments {
     networks: Vec<Network>,
     /// Questions a second.
     rate: u32,
+    search_wait: Duration,
     /// Environment variables that hold a community.
     community_env: Vec<String>,
     json: bool,
@@ -46,7 +49,8 @@ impl Arguments {
 Say what equipment is in networks, and how it may be watched.
 
 Each address is asked with ping and ARP, SNMP and PJLink, at a bounded rate.
-Only the networks that are named are asked.
+Only the networks that are named are asked. Projectors of PJLink class 2 may
+take 10 s to answer a search, each another time: so long it takes at least.
 
 Usage: av-agent discover [OPTIONS] <NETWORK>...
 
@@ -58,6 +62,9 @@ Arguments:
 Options:
       --rate <RATE>
           Questions a second, 1 to 10000 [default: 100]
+      --search-wait <SECONDS>
+          How long answers to the PJLink search are waited for after the last
+          question, 0 to 60; 0: no search [default: 11]
       --community-env <VARIABLE>...
           An SNMP community beside public, from an environment variable; may be
           given again
@@ -80,6 +87,9 @@ Options:
         Ok(Self {
             networks,
             rate: given.number("rate", 1, 10_000)?.unwrap_or(100),
+            search_wait: given
+                .number("search-wait", 0, 60)?
+                .map_or(search::WAIT, |seconds| Duration::from_secs(seconds.into())),
             community_env: given.options("community-env")?,
             json: given.has("json"),
             suggest: given.has("suggest"),
@@ -108,10 +118,12 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let health = Health::default();
     let drivers = Drivers::start(&health);
     let workers = Workers::new(&health);
-    let mut says = |what: &str| {
-        if !arguments.quiet && io::stderr().is_terminal() {
-            let _ = writeln!(anstream::stderr(), "{FAINT}{what}{FAINT:#}");
-        }
+    let mut says = |what: Says<'_>| {
+        let _ = match what {
+            Says::Step(_) if arguments.quiet || !io::stderr().is_terminal() => Ok(()),
+            Says::Step(what) => writeln!(anstream::stderr(), "{FAINT}{what}{FAINT:#}"),
+            Says::Warning(what) => writeln!(anstream::stderr(), "{DOUBTFUL}⚠{DOUBTFUL:#} {what}"),
+        };
     };
     let seen = Look {
         addresses: &addresses,
@@ -119,6 +131,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
         communities: &communities,
         pace: Pace::new(arguments.rate),
         workers: &workers,
+        search_wait: arguments.search_wait,
     }
     .run(&drivers, &mut says);
 

@@ -24,7 +24,8 @@ pub enum Message {
     LinkUp(MacAddr),
     /// `%2ERST`: the state of its parts is now this.
     Errors(Errors),
-    /// `%2POWR`: so is its power.
+    /// `%2POWR`: so is its power. A notice has 0 for off or cooling and 1 for
+    /// on or warming up; some projectors have 2 and 3 too, as in an answer.
     Power(Power),
     /// `%2INPT`: so is its input.
     Input(String),
@@ -81,7 +82,7 @@ impl fmt::Display for Message {
 }
 
 impl Message {
-    /// For a log line: "power: cooling".
+    /// For a log line: "power off or cooling".
     #[must_use]
     pub fn describe(&self) -> String {
         match self {
@@ -100,7 +101,13 @@ impl Message {
                     ailing.join(", ")
                 }
             }
-            Self::Power(power) => format!("power {}", power.label()),
+            Self::Power(power) => match power {
+                Power::Off => "power off or cooling",
+                Power::On => "power on or warming up",
+                Power::Cooling => "power cooling",
+                Power::WarmUp => "power warming up",
+            }
+            .to_owned(),
             Self::Input(input) => format!("input {input}"),
         }
     }
@@ -123,7 +130,10 @@ mod tests {
             ),
             ("%2ERST=012000", "lamp warning, temperature error"),
             ("%2ERST=000000", "every part ok"),
+            ("%2POWR=0", "power off or cooling"),
+            ("%2POWR=1", "power on or warming up"),
             ("%2POWR=2", "power cooling"),
+            ("%2POWR=3", "power warming up"),
             ("%2INPT=3A", "input 3A"),
         ] {
             let message = Message::parse(format!("{text}\r").as_bytes()).unwrap();

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use av_proto_tests::pjlink_sim::{
-    Class2, Config, ErrorStatus, Faults, Power, Projector, State, Timing,
+    Class2, Config, ErrorStatus, Faults, PORT, Power, Projector, State, Timing,
 };
 use clap::Parser;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -58,6 +58,9 @@ struct Arguments {
     /// Where a projector of class 2 sends its notices
     #[arg(long, value_name = "ADDRESS:PORT", requires = "class2")]
     notify: Option<SocketAddr>,
+    /// The port of the asker to which a projector of class 2 answers a search
+    #[arg(long, value_name = "PORT", default_value_t = PORT)]
+    search_port: u16,
     /// Seconds from standby to on
     #[arg(long, default_value_t = 5, value_name = "SECONDS")]
     warm_up: u64,
@@ -65,10 +68,10 @@ struct Arguments {
     #[arg(long, default_value_t = 5, value_name = "SECONDS")]
     cool_down: u64,
     /// A fault; may be repeated. silent, refuse, slow-greeting=MS,
-    /// slow-answers=MS, pieces=MS, close-after-answer, close-before-answer,
-    /// garbage-greeting, garbage-answers, endless-answers, upper-case,
-    /// lower-case, erra-greeting, lock-after=N, or the answer to a command,
-    /// as LAMP=ERR4
+    /// slow-answers=MS, slow-search=MS, ignores=COMMAND, pieces=MS,
+    /// close-after-answer, close-before-answer, garbage-greeting,
+    /// garbage-answers, endless-answers, upper-case, lower-case,
+    /// erra-greeting, lock-after=N, or the answer to a command, as LAMP=ERR4
     #[arg(long, value_name = "FAULT")]
     fault: Vec<String>,
 }
@@ -128,6 +131,7 @@ fn config(arguments: &Arguments, index: u32) -> Result<Config, String> {
     };
     config.faults = faults;
     config.notify = arguments.notify;
+    config.search_port = Some(arguments.search_port);
     config.state = State {
         power: arguments.power,
         input: arguments.input.clone(),

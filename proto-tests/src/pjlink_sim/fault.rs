@@ -1,6 +1,6 @@
 //! The ways in which a simulated projector can misbehave.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -36,8 +36,13 @@ pub struct Faults {
     pub silent: bool,
     /// Waits this long before the greeting.
     pub greeting_delay: Duration,
-    /// Waits this long before each answer.
+    /// Waits this long before each answer, that to a wrong password too.
     pub answer_delay: Duration,
+    /// Waits this long before it answers a search. What is set later holds
+    /// from the next start on.
+    pub search_delay: Duration,
+    /// Commands that get no answer, by upper-case body.
+    pub ignores: BTreeSet<String>,
     /// Sends greeting and answers in pieces.
     pub pieces: Option<Pieces>,
     /// Closes the connection after each answer.
@@ -77,6 +82,11 @@ impl Faults {
             "silent" => self.silent = true,
             "slow-greeting" => self.greeting_delay = milliseconds(name, value)?,
             "slow-answers" => self.answer_delay = milliseconds(name, value)?,
+            "slow-search" => self.search_delay = milliseconds(name, value)?,
+            "ignores" => {
+                let body = value.ok_or("ignores needs a command: ignores=ERST")?;
+                self.ignores.insert(body.to_owned());
+            }
             "pieces" => {
                 self.pieces = Some(Pieces {
                     size: 1,
@@ -126,6 +136,8 @@ mod tests {
         for text in [
             "silent",
             "slow-greeting=250",
+            "slow-search=9000",
+            "ignores=ERST",
             "pieces=5",
             "lock-after=3",
             "LAMP=ERR4",
@@ -135,6 +147,8 @@ mod tests {
         let expected = Faults {
             silent: true,
             greeting_delay: Duration::from_millis(250),
+            search_delay: Duration::from_secs(9),
+            ignores: BTreeSet::from(["ERST".to_owned()]),
             pieces: Some(Pieces {
                 size: 1,
                 pause: Duration::from_millis(5),
@@ -154,6 +168,7 @@ mod tests {
             "slow-greeting",
             "slow-greeting=soon",
             "lock-after=-1",
+            "ignores",
             "LAMP",
         ] {
             assert!(Faults::default().add(text).is_err(), "{text:?}");

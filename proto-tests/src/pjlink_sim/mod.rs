@@ -22,5 +22,5 @@ pub mod state;
 pub mod udp;
 
 pub use fault::{Faults, Garbage, Pieces};
-pub use server::{Config, Counters, Projector};
+pub use server::{Config, Counters, PORT, Projector};
 pub use state::{Class2, ErrorStatus, Level, Power, State, Timing};

@@ -15,10 +15,13 @@ use super::command::{Command, LINE_MAX, answer};
 use super::fault::{Faults, Garbage};
 use super::session::{Admission, Session, WRONG_PASSWORD};
 use super::state::{Machine, State, Timing};
-use super::udp::{Responder, notices};
+use super::udp::{Answering, Responder, notices};
 
 /// PJLink lines end with a carriage return alone (section 2.1).
 const END: u8 = b'\r';
+
+/// The port of both TCP and UDP.
+pub const PORT: u16 = 4352;
 
 /// What another service on the port might say.
 const GARBAGE: &[u8] = b"SSH-2.0-\xff\xfe\x00 not a projector\r";
@@ -45,6 +48,9 @@ pub struct Config {
     pub max_connections: usize,
     /// Where notices go, for a projector of class 2.
     pub notify: Option<SocketAddr>,
+    /// The asker's port to which a projector of class 2 answers a search: 4352
+    /// in the standard. `None`: that from which it asked.
+    pub search_port: Option<u16>,
     /// How it misbehaves.
     pub faults: Faults,
 }
@@ -61,6 +67,7 @@ impl Config {
             idle_close: Duration::from_secs(30),
             max_connections: 8,
             notify: None,
+            search_port: Some(PORT),
             faults: Faults::default(),
         }
     }
@@ -135,7 +142,13 @@ impl Projector {
         let class2 = config.state.class2.clone();
         let responder = class2
             .as_ref()
-            .map(|class2| Responder::start(addr, class2, STACK))
+            .map(|class2| {
+                let answering = Answering {
+                    port: config.search_port,
+                    delay: config.faults.search_delay,
+                };
+                Responder::start(addr, class2, answering, STACK)
+            })
             .transpose()?;
         let shared = Arc::new(Shared {
             password: config.password,
@@ -407,6 +420,9 @@ impl Connection<'_> {
             let goes_on = match session.admit(&line) {
                 Admission::Wrong => {
                     self.count_wrong();
+                    if !pause(self.stopped, self.faults.answer_delay) {
+                        break;
+                    }
                     self.say(WRONG_PASSWORD)?;
                     false
                 }
@@ -432,15 +448,13 @@ impl Connection<'_> {
         let Some(command) = Command::parse(line) else {
             return Ok(true);
         };
+        let body = command.body.to_ascii_uppercase();
+        let ignored = self.faults.ignores.contains(&body);
         let text = {
             let mut inner = self.shared.lock();
             inner.wrong_in_a_row = 0;
             inner.counters.commands += 1;
-            *inner
-                .counters
-                .by_command
-                .entry(command.body.to_ascii_uppercase())
-                .or_default() += 1;
+            *inner.counters.by_command.entry(body).or_default() += 1;
             answer(
                 &command,
                 &mut inner.machine,
@@ -448,6 +462,9 @@ impl Connection<'_> {
                 Instant::now(),
             )
         };
+        if ignored {
+            return Ok(true);
+        }
         if self.faults.close_before_answer || !pause(self.stopped, self.faults.answer_delay) {
             return Ok(false);
         }

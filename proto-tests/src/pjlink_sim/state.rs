@@ -27,6 +27,15 @@ impl Power {
             Self::WarmUp => 3,
         }
     }
+
+    /// The digit in a notice, which has two: off or cooling, on or warming up.
+    #[must_use]
+    pub fn notice_digit(self) -> u8 {
+        match self {
+            Self::Standby | Self::Cooling => 0,
+            Self::On | Self::WarmUp => 1,
+        }
+    }
 }
 
 impl FromStr for Power {

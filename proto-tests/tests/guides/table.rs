@@ -272,7 +272,7 @@ pub const TABLE: &[Entry] = &[
         Steps {
             before: "keep SITE_TOKEN a-long-random-text\n\
                  echo \"{\\\"site_name\\\": \\\"Site Paris\\\", \\\"site_token\\\": \\\"$SITE_TOKEN\\\", \\\"backend_url\\\": \\\"$URL\\\"}\" >\"$CONF/agent/config.json\"\n\
-                 AGENT_CONFIG=$CONF/agent/config.json av-agent discover @NET@.5.1/32 --suggest\n\
+                 AGENT_CONFIG=$CONF/agent/config.json av-agent discover @NET@.5.1/32 --search-wait 0 --suggest\n\
                  BACKEND=$URL\n\
                  FOUND=$(api '/admin/suggestions?site=Site+Paris' | jq -e '.suggestions[0].id')",
             swaps: &[("suggestions/7/", "suggestions/$FOUND/")],
