@@ -136,7 +136,7 @@ if [ "$faults" = yes ]; then
 fi
 
 shell_scripts() {
-    shellcheck -x test.sh demo.sh .ci/run scripts/*.sh systemd/*.sh proto-tests/*.sh proto-tests/web/run.sh
+    shellcheck -x test.sh demo.sh .ci/run scripts/*.sh systemd/*.sh systemd/deb/* proto-tests/*.sh proto-tests/web/run.sh
 }
 
 step 'cargo fmt' cargo fmt --all --check

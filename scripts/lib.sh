@@ -53,6 +53,11 @@ missing_web_packages() {
     command -v npm >/dev/null || say npm
 }
 
+# And for building the Debian packages.
+missing_deb_packages() {
+    command -v dpkg-shlibdeps >/dev/null || say dpkg-dev
+}
+
 # Installs what is missing, as root or through sudo: what `missing_packages`
 # prints, or the function that is named.
 install_missing() {
@@ -167,6 +172,20 @@ get_rust() {
     rm -rf "$folder"
     mv "$fresh" "$folder"
     trap - EXIT
+}
+
+# Prints the path of the cargo-deb that packs the Debian packages. The newest
+# one may need a newer Rust than is promised, so its version is said here.
+get_cargo_deb() {
+    local version=3.8.0 folder
+    folder=${XDG_CACHE_HOME:-$HOME/.cache}/av-monitoring/cargo-deb-$version
+    if [ ! -x "$folder/bin/cargo-deb" ]; then
+        complain "Building cargo-deb $version from crates.io into $folder"
+        # Its own target folder: what it builds is of no use later.
+        env -u CARGO_TARGET_DIR cargo install --quiet --locked --version "$version" --root "$folder" \
+            --no-default-features --features lzma cargo-deb >&2 || die "cargo-deb $version cannot be had."
+    fi
+    say "$folder/bin/cargo-deb"
 }
 
 # Sees to it that this compiler has the standard library of another Debian

@@ -95,7 +95,7 @@ look() {
         dpkg-deb --field "$package" Depends | grep -q '^libc6 (>= 2[.]\([12][0-9]\|3[0-4]\)), ' ||
             die "✗ $name $architecture: needs $(dpkg-deb --field "$package" Depends)"
     fi
-    documents=("${documents[@]/#/./usr/share/doc/$name/}")
+    documents=("${documents[@]/#/./usr/share/doc/$name/}" "./usr/share/doc/$name/copyright")
     expected=$(printf '%s\n' "./etc/av-monitoring/$part.env" "./lib/systemd/system/$name.service" $instances \
         "./usr/bin/$name" "./usr/lib/av-monitoring/$name-backoff" "./usr/lib/sysusers.d/$name.conf" \
         "./usr/lib/tmpfiles.d/$name.conf" "${documents[@]}" | sort)
