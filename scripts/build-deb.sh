@@ -58,9 +58,10 @@ needs_glibc() { grep -ao 'GLIBC_2[.][0-9]*\|GLIBC_ABI_DT_RELR' "$1" | sed 's/GLI
 package() {
     local name=$1 program=$3 file="$into/${1}_${version}_$2.deb" declared
     # Nothing is built, and nothing stripped that the release build has not.
-    "$cargo_deb" -p "$name" --no-build --no-strip --locked --maintainer "$maintainer" \
+    # Quiet: it would warn of a quick build, which is for tests.
+    "$cargo_deb" --quiet -p "$name" --no-build --no-strip --no-dbgsym --locked --maintainer "$maintainer" \
         --deb-version "$version" --output "$file" "${@:4}" >/dev/null
-    declared=$(dpkg-deb --field "$file" Depends | sed -n 's/.*libc6 (>= \([0-9.]*\)).*/\1/p')
+    declared=$(dpkg-deb --field "$file" Depends | grep -o 'libc6 (>= [0-9.]*' | grep -o '[0-9.]*$' | sort -V | tail -n 1)
     dpkg --compare-versions "${declared:-0}" ge "$(needs_glibc "$program")" ||
         die "$file asks for glibc ${declared:-of any age}, and its program for $(needs_glibc "$program")."
     say "$file: $(stat -c %s "$file") bytes"

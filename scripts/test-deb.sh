@@ -90,9 +90,9 @@ look() {
     done
     dpkg-deb --field "$package" Maintainer | grep -q '^[^<>]* <[^@ ]*@[^@ ]*[.][^@ ]*>$' ||
         die "✗ $name $architecture: the Maintainer is $(dpkg-deb --field "$package" Maintainer)"
-    dpkg-deb --field "$package" Depends | grep -q '^libc6 (>= 2[.][0-9]*), ' || die "✗ $name $architecture: no libc6"
+    dpkg-deb --field "$package" Depends | grep -q 'libc6 (>= 2[.][0-9]*)' || die "✗ $name $architecture: no libc6"
     if [ "$architecture" != "$here" ]; then
-        dpkg-deb --field "$package" Depends | grep -q '^libc6 (>= 2[.]\([12][0-9]\|3[0-4]\)), ' ||
+        dpkg-deb --field "$package" Depends | grep -q 'libc6 (>= 2[.]\([12][0-9]\|3[0-4]\))' ||
             die "✗ $name $architecture: needs $(dpkg-deb --field "$package" Depends)"
     fi
     documents=("${documents[@]/#/./usr/share/doc/$name/}" "./usr/share/doc/$name/copyright")
@@ -101,7 +101,7 @@ look() {
         "./usr/lib/tmpfiles.d/$name.conf" "${documents[@]}" | sort)
     is=$(dpkg-deb --contents "$package" | grep -v '^d' | awk '{ print $6 }' | sort)
     [ "$is" = "$expected" ] || die "✗ $name $architecture holds: $(diff <(printf '%s\n' "$expected") <(printf '%s\n' "$is"))"
-    dpkg-deb --contents "$package" | awk '$2 != "root/root" { print; wrong = 1 } END { exit wrong }' ||
+    dpkg-deb --contents "$package" | awk '$2 != "0/0" { print; wrong = 1 } END { exit wrong }' ||
         die "✗ $name $architecture has files that are not root's"
     say "$name $architecture: $(stat -c %s "$package") bytes, fields and files are right"
 }
