@@ -51,7 +51,11 @@ impl FieldError {
 /// # Errors
 /// A [`FieldError`] whose field is `document` where the text is not JSON.
 pub fn from_json<T: DeserializeOwned>(json: &[u8]) -> Result<T, FieldError> {
-    let mut reader = serde_json::Deserializer::from_slice(json);
+    // The reader itself looks only at the texts that it keeps: a field that is
+    // not read could hold anything.
+    let json = std::str::from_utf8(json)
+        .map_err(|_| FieldError::new(DOCUMENT, "is not JSON: it is not UTF-8"))?;
+    let mut reader = serde_json::Deserializer::from_str(json);
     let value = serde_path_to_error::deserialize(Strict(&mut reader)).map_err(|error| {
         let path = error.path().to_string();
         let cause = error.inner();
@@ -183,6 +187,15 @@ mod tests {
         ] {
             let error = from_json::<Outer>(json.as_bytes()).unwrap_err();
             assert_eq!(error.to_string(), message);
+        }
+    }
+
+    #[test]
+    fn a_field_that_is_not_read_is_utf_8_as_well() {
+        for json in [&b"{\"items\":[],\"new\":\"\xd1\xd1\"}"[..], b"\xff\xfe"] {
+            let error = from_json::<Outer>(json).unwrap_err();
+            let message = "document: is not JSON: it is not UTF-8";
+            assert_eq!(error.to_string(), message, "{json:?}");
         }
     }
 

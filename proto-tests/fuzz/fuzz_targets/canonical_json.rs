@@ -21,6 +21,10 @@ fuzz_target!(|text: &str| {
     if let Ok(hash) = hash {
         assert_eq!(hash_document(&canonical).expect("a document"), hash);
     }
+    // That reader takes an object with such a key for something of its own.
+    if canonical.contains("$serde_json::private::") {
+        return;
+    }
     // The same value, to a reader that knows nothing of this. It rounds
     // integers past 64 bits, in the text and in the canonical text alike.
     if let Ok(value) = serde_json::from_str::<Value>(text) {
