@@ -8,7 +8,8 @@
 #                                       instead of installing them
 #   scripts/build-arm.sh --prepare      only gets what the build needs
 #
-# It ends with 77 where that cannot be had.
+# AV_BUILD_PROFILE=dev makes a quick build, for a test. It ends with 77 where
+# what it needs cannot be had.
 #
 # The compiler is the oldest Rust promised, from Debian's packages and with
 # their standard libraries for ARM, unpacked into a folder of its own (see
@@ -78,11 +79,12 @@ for architecture in "${architectures[@]}"; do
     targets+=(--target "$(arm_triple "$architecture")")
 done
 # In one call: the last step of each takes one core for minutes.
-cargo build --release --locked -p av-agent "${targets[@]}"
+profile=${AV_BUILD_PROFILE:-release}
+cargo build --profile "$profile" --locked -p av-agent "${targets[@]}"
 
 for architecture in "${architectures[@]}"; do
     triple=$(arm_triple "$architecture")
-    built=$CARGO_TARGET_DIR/$triple/release/av-agent
+    built=$CARGO_TARGET_DIR/$triple/$(profile_folder "$profile")/av-agent
     prefix=aarch64-linux-gnu
     [ "$architecture" = arm64 ] || prefix=arm-linux-gnueabihf
     needs=$(glibc_of "$built" "$prefix")

@@ -15,7 +15,7 @@
 #   AV_DEB_MAINTAINER   who publishes them, as "Name <address>"; without it an
 #                       address of example.org, which nobody reads
 #   AV_DEB_FOLDER       where they are put instead
-#   AV_DEB_PROFILE=dev  packs a quick build, for a test
+#   AV_BUILD_PROFILE=dev  packs a quick build, for a test
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -67,12 +67,11 @@ package() {
     say "$file: $(stat -c %s "$file") bytes"
 }
 
-profile=${AV_DEB_PROFILE:-release}
+profile=${AV_BUILD_PROFILE:-release}
 # Each alone: neither has features of libraries that only the other wants.
 cargo build --profile "$profile" --locked -p av-agent
 cargo build --profile "$profile" --locked -p av-backend
-programs=$target/release
-[ "$profile" = release ] || programs=$target/debug
+programs=$target/$(profile_folder "$profile")
 # The files' dates: the same sources make the same package.
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || date +%s)}
 export SOURCE_DATE_EPOCH
@@ -85,6 +84,6 @@ if [ "$arm" = yes ]; then
     for architecture in arm64 armhf; do
         triple=$(arm_triple "$architecture")
         CARGO_TARGET_DIR=$target/arm package av-agent "$architecture" \
-            "$target/arm/$triple/release/av-agent" --target "$triple" --variant arm
+            "$target/arm/$triple/$(profile_folder "$profile")/av-agent" --target "$triple" --variant arm --profile "$profile"
     done
 fi

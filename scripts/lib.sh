@@ -174,6 +174,14 @@ get_rust() {
     trap - EXIT
 }
 
+# The folder of a profile's programs below that of the target.
+profile_folder() {
+    case $1 in
+    dev) say debug ;;
+    *) say "$1" ;;
+    esac
+}
+
 # Prints the path of the cargo-deb that packs the Debian packages. The newest
 # one may need a newer Rust than is promised, so its version is said here.
 get_cargo_deb() {

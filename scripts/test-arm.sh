@@ -7,6 +7,8 @@
 #   scripts/test-arm.sh                arm64 and armhf
 #   scripts/test-arm.sh --no-install   complains about missing packages instead
 #                                      of installing them
+#
+# AV_BUILD_PROFILE=dev tries a quick build.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -23,7 +25,7 @@ cd "$root"
 built=$(realpath -m "${CARGO_TARGET_DIR:-$root/target}")/arm
 status=0
 for architecture in arm64 armhf; do
-    agent=$built/$(arm_triple "$architecture")/release/av-agent
+    agent=$built/$(arm_triple "$architecture")/$(profile_folder "${AV_BUILD_PROFILE:-release}")/av-agent
     case $architecture in
     arm64) emulator="qemu-aarch64-static -L /usr/aarch64-linux-gnu" ;;
     armhf) emulator="qemu-arm-static -L /usr/arm-linux-gnueabihf" ;;

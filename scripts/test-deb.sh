@@ -10,9 +10,9 @@
 #   scripts/test-deb.sh [--arm] FOLDER  uses this folder, made with debootstrap
 #                                       --variant=minbase --include=systemd,ca-certificates
 #
-# By default it makes the folder, and deletes it. AV_DEB_PROFILE=dev packs a
-# quick build of this machine's programs. It ends with 77 where it lacks what
-# it needs: root, the Debian, or the compilers for ARM.
+# By default it makes the folder, and deletes it. AV_BUILD_PROFILE=dev packs
+# quick builds. It ends with 77 where it lacks what it needs: root, the Debian,
+# or the compilers for ARM.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -65,7 +65,6 @@ trap 'exit 143' TERM
 
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$root/target}"
 export AV_DEB_FOLDER=$work/debs
-export AV_DEB_PROFILE=${AV_DEB_PROFILE:-release}
 here=$(dpkg --print-architecture)
 packages=("av-agent $here" "av-backend $here")
 if [ "$arm" = yes ]; then
