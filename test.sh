@@ -8,10 +8,11 @@
 #   ./test.sh --deb            and the Debian packages: installed, upgraded,
 #                              removed and purged in a folder; takes root. With
 #                              --arm those of the agent for ARM too
-#   ./test.sh --if-possible    leaves out what --arm and --deb name, and says
-#                              so, where what it needs cannot be had
+#   ./test.sh --if-possible    leaves out what --arm, --deb and --snmpsim name, and
+#                              says so, where what it needs cannot be had
 #   ./test.sh --schemathesis   and the API against its own description; takes
 #                              schemathesis from PyPI, and some minutes
+#   ./test.sh --snmpsim        and the SNMP driver against snmpsim, taken from PyPI
 #   ./test.sh --upgrade        and agents and backends of the newest tag with
 #                              those of this tree; builds them first
 #   ./test.sh --faults         the fault tests of docs/reliability.md as often
@@ -40,6 +41,7 @@ arm=no
 deb=no
 if_possible=no
 schemathesis=no
+snmpsim=no
 upgrade=no
 faults=no
 install=yes
@@ -52,6 +54,7 @@ while [ $# -gt 0 ]; do
     --deb) deb=yes ;;
     --if-possible) if_possible=yes ;;
     --schemathesis) schemathesis=yes ;;
+    --snmpsim) snmpsim=yes ;;
     --upgrade) upgrade=yes ;;
     --faults) faults=yes ;;
     --no-install) install=no ;;
@@ -127,6 +130,10 @@ deb_tests() {
     scripts/test-deb.sh "${options[@]}" </dev/null
 }
 
+snmpsim_tests() {
+    cargo build --locked -p av-agent && proto-tests/snmpsim.sh "${CARGO_TARGET_DIR:-target}/debug/av-agent" </dev/null
+}
+
 upgrade_tests() { scripts/test-upgrade.sh </dev/null 2>&1 | tee "$upgrade_log"; }
 
 # How often each fault is made; what is set already stays.
@@ -158,6 +165,9 @@ fi
 [ "$web" = no ] || step 'web interface' web_tests
 if [ "$schemathesis" = yes ]; then
     step 'schemathesis' proto-tests/schemathesis.sh
+fi
+if [ "$snmpsim" = yes ]; then
+    step 'snmpsim' snmpsim_tests
 fi
 if [ "$upgrade" = yes ]; then
     step 'upgrade' upgrade_tests
