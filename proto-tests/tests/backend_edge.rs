@@ -246,7 +246,7 @@ fn a_head_without_an_end_and_requests_without_patience_are_cut_off() {
 fn what_does_not_say_where_it_ends_is_refused_with_all_that_follows() {
     let bench = Bench::start();
     let smuggled = format!("GET /config/{TOKEN} HTTP/1.1\r\nHost: a\r\n\r\n");
-    let cases: [(&str, &str); 14] = [
+    let cases: [(&str, &str); 16] = [
         (
             "POST /ingest HTTP/1.1\r\nContent-Length: 4\r\nContent-Length: 40\r\n\r\nabcd",
             "400",
@@ -291,6 +291,12 @@ fn what_does_not_say_where_it_ends_is_refused_with_all_that_follows() {
         ("\u{1}\u{2}\u{3}\r\n\r\n", "400"),
         ("GET /health HTTP/1.1\r\nno colon here\r\n\r\n", "400"),
         ("GET /health HTTP/1.1\r\nSpace : before\r\n\r\n", "400"),
+        // A proxy that ends lines at a line feed alone sees a body here.
+        (
+            "GET /health HTTP/1.1\r\nA: b\nContent-Length: 400\r\n\r\n",
+            "400",
+        ),
+        ("GET /health HTTP/1.1\r\nA\u{7}: b\r\n\r\n", "400"),
     ];
     for (head, status) in cases {
         let mut connection = connect(&bench.backend);
@@ -312,6 +318,81 @@ fn what_does_not_say_where_it_ends_is_refused_with_all_that_follows() {
         assert!(!text.contains("site_name"), "{head:?}: {text}");
     }
     bench.config();
+}
+
+/// tiny_http makes room for as many bytes as a request claims when that is
+/// dropped: it never may be where no memory has so many.
+#[test]
+fn a_claim_of_more_than_memory_ends_nothing_whatever_is_asked() {
+    let bench = Bench::start();
+    let claim = "Content-Length: 1000000000000000\r\n\r\n";
+    let mut waiting = Vec::new();
+    for method in ["HEAD", "GET", "POST"] {
+        for then in [None, Some(Shutdown::Write), Some(Shutdown::Both)] {
+            for path in ["/health", "/ingest", "/nowhere"] {
+                let mut connection = connect(&bench.backend);
+                let head = format!("{method} {path} HTTP/1.1\r\nHost: a\r\n{claim}");
+                connection.write_all(head.as_bytes()).unwrap();
+                match then {
+                    // Gone before it is answered, so that the answer fails.
+                    Some(Shutdown::Both) => {
+                        let socket = socket2::SockRef::from(&connection);
+                        socket.set_linger(Some(Duration::ZERO)).unwrap();
+                    }
+                    Some(how) => connection.shutdown(how).unwrap(),
+                    None => {}
+                }
+                if then != Some(Shutdown::Both) {
+                    waiting.push(connection);
+                }
+            }
+        }
+    }
+    // 304 has no body either.
+    let tag = bench.backend.get(&format!("/config/{TOKEN}")).headers["etag"].clone();
+    let mut connection = connect(&bench.backend);
+    let head = format!("GET /config/{TOKEN} HTTP/1.1\r\nIf-None-Match: {tag}\r\n{claim}");
+    connection.write_all(head.as_bytes()).unwrap();
+    waiting.push(connection);
+    for mut connection in waiting {
+        let _ = rest(&mut connection);
+    }
+    bench.config();
+    assert_eq!(
+        bench
+            .backend
+            .process
+            .log()
+            .matches("memory allocation")
+            .count(),
+        0
+    );
+}
+
+/// Some clients wait for a body whose length they are told.
+#[test]
+fn an_answer_without_a_body_tells_no_length() {
+    let bench = Bench::start();
+    let tag = bench.backend.get(&format!("/config/{TOKEN}")).headers["etag"].clone();
+    let mut connection = connect(&bench.backend);
+    let ask =
+        |more: &str| format!("GET /config/{TOKEN} HTTP/1.1\r\nIf-None-Match: {tag}\r\n{more}\r\n");
+    // Three on one connection: each ends where its head does.
+    for more in ["", "TE: chunked\r\n", "Connection: close\r\n"] {
+        connection.write_all(ask(more).as_bytes()).unwrap();
+    }
+    let text = rest(&mut connection);
+    let heads: Vec<&str> = text.split_terminator("\r\n\r\n").collect();
+    assert_eq!(heads.len(), 3, "{text}");
+    for head in heads {
+        assert!(head.starts_with("HTTP/1.1 304 Not Modified\r\n"), "{text}");
+        let lower = head.to_ascii_lowercase();
+        assert!(lower.contains(&format!("\r\netag: {tag}")), "{text}");
+        assert!(lower.contains("\r\ndate: "), "{text}");
+        for field in ["content-length", "transfer-encoding", "content-type"] {
+            assert!(!lower.contains(&format!("\r\n{field}:")), "{text}");
+        }
+    }
 }
 
 #[test]

@@ -17,6 +17,10 @@ pub enum FrameError {
     /// Both, or a coding in HTTP/1.0.
     #[error("Transfer-Encoding and Content-Length say different things")]
     Both,
+    /// A field that is none (RFC 9110, section 5.5): tiny_http ends a line at
+    /// CR LF alone, and what it takes for one line may be several elsewhere.
+    #[error("a header field has a name or a value that none can have")]
+    Field,
 }
 
 /// Whether it is clear where a request ends.
@@ -31,8 +35,21 @@ pub fn check_frame(request: &Request) -> Result<(), FrameError> {
             .filter(move |header| header.field.equiv(name))
             .map(|header| header.value.as_str())
     };
+    for header in request.headers() {
+        check_field(header.field.as_str().as_str(), header.value.as_str())?;
+    }
     let old = *request.http_version() < HTTPVersion(1, 1);
     check(values("Content-Length"), values("Transfer-Encoding"), old)
+}
+
+fn check_field(name: &str, value: &str) -> Result<(), FrameError> {
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    let good = !name.is_empty()
+        && name.bytes().all(token)
+        && value
+            .bytes()
+            .all(|byte| byte == b'\t' || !byte.is_ascii_control());
+    good.then_some(()).ok_or(FrameError::Field)
 }
 
 fn check<'a>(
@@ -62,6 +79,25 @@ fn check<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_field_is_one_line() {
+        for (name, value, good) in [
+            ("Host", "x", true),
+            ("X-a_b~", "", true),
+            ("X", "a\tb", true),
+            ("X", "b\nContent-Length: 5", false),
+            ("X", "b\rContent-Length: 5", false),
+            ("X", "\0", false),
+            ("X", "\u{7f}", false),
+            ("", "x", false),
+            ("GET / HTTP/1.1", "x", false),
+            ("Content-Length\0", "5", false),
+            ("(X)", "5", false),
+        ] {
+            assert_eq!(check_field(name, value).is_ok(), good, "{name:?} {value:?}");
+        }
+    }
 
     #[test]
     fn a_request_says_once_where_it_ends() {

@@ -1,9 +1,13 @@
 //! Answers a request whose body may not have been read.
 
-use std::io::{self, Read};
+use std::fmt::Write as _;
+use std::io::{self, Read, Write as _};
+use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+use jiff::fmt::rfc2822::DateTimePrinter;
 use tiny_http::{Request, Response};
 
 use super::Talking;
@@ -76,7 +80,7 @@ impl Sender {
             talking.refuse();
         }
         if body_read || claimed == 0 || came_with_head(&request) {
-            if let Err(error) = request.respond(response) {
+            if let Err(error) = answer(request, response) {
                 log::debug!("an answer was not sent: {error}");
             }
             return Ok(());
@@ -84,13 +88,16 @@ impl Sender {
         if claimed <= DRAIN_MAX {
             talking.reads_until(Some(Instant::now() + DRAIN_LIMIT));
             detach(move || {
-                let _ = request.respond(response);
+                let _ = answer(request, response);
                 drop(talking);
             });
             return Ok(());
         }
+        // Where there is no thread, this is dropped without having run.
+        let request = ManuallyDrop::new(request);
         self.stick(|| {
             detach(move || {
+                let request = ManuallyDrop::into_inner(request);
                 let _ = request.respond(never_ending(response, talking));
             });
         })
@@ -140,15 +147,57 @@ fn detach(work: impl FnOnce() + Send + 'static) {
     }
 }
 
+fn answer(request: Request, response: Response<impl Read>) -> io::Result<()> {
+    match response.status_code().0 {
+        204 | 304 => without_body(request, &response),
+        _ => request.respond(response),
+    }
+}
+
+/// Sends an answer whose status says that it has no body. tiny_http would tell
+/// a length: that of the body that a 200 has with a 304, for which some clients
+/// then wait, and 0 with a 204, which RFC 9110 forbids (section 8.6).
+fn without_body(request: Request, response: &Response<impl Read>) -> io::Result<()> {
+    let version = request.http_version();
+    let status = response.status_code();
+    let mut head = format!(
+        "HTTP/{}.{} {} {}\r\n",
+        version.0,
+        version.1,
+        status.0,
+        status.default_reason_phrase()
+    );
+    // Every time from year 0 to 9999 can be printed.
+    if let Ok(date) = DateTimePrinter::new().timestamp_to_rfc9110_string(&Timestamp::now()) {
+        let _ = write!(head, "Date: {date}\r\n");
+    }
+    for header in response.headers() {
+        if header.field.equiv("Content-Type") {
+            continue;
+        }
+        let (field, value) = (header.field.as_str(), header.value.as_str());
+        for part in [field.as_str(), ": ", value, "\r\n"] {
+            head.push_str(part);
+        }
+    }
+    head.push_str("\r\n");
+    let mut writer = request.into_writer();
+    writer.write_all(head.as_bytes())?;
+    writer.flush()
+}
+
 /// The same response, after whose body the reader blocks for good. Some time
 /// later the connection is given up, and with it what still comes.
+///
+/// tiny_http drops the reader before the request, also where it sends no body
+/// (HEAD, 304) or its peer has gone: then that is where it blocks.
 fn never_ending(
     response: Response<impl Read + Send + 'static>,
     talking: Talking,
 ) -> Response<impl Read> {
     struct Blocked(Option<Talking>);
-    impl Read for Blocked {
-        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+    impl Blocked {
+        fn block(&mut self) -> ! {
             std::thread::sleep(LINGER);
             if let Some(talking) = self.0.take() {
                 talking.refuse();
@@ -156,6 +205,16 @@ fn never_ending(
             loop {
                 std::thread::park();
             }
+        }
+    }
+    impl Read for Blocked {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            self.block()
+        }
+    }
+    impl Drop for Blocked {
+        fn drop(&mut self) {
+            self.block()
         }
     }
     let own = response.data_length();
