@@ -106,6 +106,14 @@ impl Answer {
         }
     }
 
+    /// 304: the one that is asked about stands.
+    pub(crate) fn unchanged() -> Self {
+        Self {
+            status: 304,
+            ..Self::done()
+        }
+    }
+
     /// 303: look at `location`, which must be ASCII.
     pub(crate) fn see_other(location: impl Into<String>) -> Self {
         Self {

@@ -4,11 +4,7 @@
 use av_proto::text::one_line;
 use tiny_http::Request;
 
-use super::site_token::presented;
-use super::target::Target;
 use crate::answer::Answer;
-use crate::store::Store;
-use crate::store::sites::TokenDigest;
 
 /// Whether the certificates of agents are compared, and by which header field.
 #[derive(Debug, Clone, Default)]
@@ -35,26 +31,15 @@ impl ClientCertificates {
         }
     }
 
-    /// The token of an agent's request whose certificate is to be compared.
-    pub(super) fn token<'a>(&self, target: &'a Target, request: &'a Request) -> Option<&'a str> {
-        self.header.as_ref()?;
-        match target {
-            Target::Config(token) => Some(token),
-            Target::ConfigByHeader | Target::Ingest | Target::Suggestions | Target::RenewToken => {
-                presented(request)
-            }
-            _ => None,
-        }
+    /// Whether they are.
+    pub(super) fn are_compared(&self) -> bool {
+        self.header.is_some()
     }
 
-    /// The refusal of a request whose certificate is not that of this token's
-    /// site. A token that opens no site is refused by its route.
-    pub(super) fn refusal(&self, store: &Store, token: &str, request: &Request) -> Option<Answer> {
+    /// The refusal of a request whose certificate is not that of the site of
+    /// its token. To be asked before the token has any effect.
+    pub(super) fn refusal(&self, site_name: &str, request: &Request) -> Option<Answer> {
         let field = self.header.as_deref()?;
-        let site = match store.site_by_token(&TokenDigest::of(token)) {
-            Ok(found) => found?.0,
-            Err(error) => return Some(error.into()),
-        };
         let given: Vec<&str> = request
             .headers()
             .iter()
@@ -66,12 +51,12 @@ impl ClientCertificates {
             [subject] => common_name(subject),
             _ => None,
         };
-        if name.as_deref() == Some(site.name.as_str()) {
+        if name.as_deref() == Some(site_name) {
             return None;
         }
         log::warn!(
             "a request for site {} has {}: refused",
-            one_line(&site.name),
+            one_line(site_name),
             match &name {
                 Some(name) => format!("the client certificate of {}", one_line(name)),
                 None => "no client certificate with a name".to_owned(),

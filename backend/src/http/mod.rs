@@ -29,7 +29,7 @@ use crate::config::{ConfigError, Configs};
 use crate::guesses::Guess;
 use crate::ingest::{Ingest, IngestError};
 use crate::store::reports::Outcome;
-use crate::store::sites::Site;
+use crate::store::sites::{Site, TokenDigest};
 use crate::store::{Store, StoreError};
 use crate::url::Query;
 use body::{BODY_LIMIT, BODY_MAX, BodyTurns, STRANGER_LIMIT, STRANGERS};
@@ -106,19 +106,6 @@ impl App {
             return Answer::error(405, &format!("only {allow} is allowed here"))
                 .with("Allow", allow);
         }
-        if let Some(token) = self.certificates.token(target, request) {
-            // Before anybody learns whether the token opens a site.
-            let guess = match self.guess(request, token) {
-                Ok(guess) => guess,
-                Err(blocked) => return blocked,
-            };
-            let refusal = self
-                .certificates
-                .refusal(&self.store, guess.token(), request);
-            if let Some(refusal) = refusal {
-                return refusal;
-            }
-        }
         match target {
             Target::Config(token) => site_token::announce(self.config(request, token)),
             Target::ConfigByHeader => site_token::announce(match presented(request) {
@@ -157,8 +144,12 @@ impl App {
             return Err(refused(&IngestError::Unauthorized));
         };
         let guess = self.guess(request, token)?;
-        match self.ingest.authorize(token) {
-            Ok(site) => {
+        match self.ingest.site(token) {
+            Ok((site, state)) => {
+                if let Some(refusal) = self.certificates.refusal(&site.name, request) {
+                    return Err(refusal);
+                }
+                self.ingest.note_use(token, state);
                 guess.right();
                 Ok(site)
             }
@@ -171,9 +162,29 @@ impl App {
         let Some(token) = presented(request) else {
             return refused(&IngestError::Unauthorized);
         };
-        match self.guess(request, token) {
-            Ok(guess) => token::renew(&self.store, guess),
-            Err(blocked) => blocked,
+        let guess = match self.guess(request, token) {
+            Ok(guess) => guess,
+            Err(blocked) => return blocked,
+        };
+        match self.certificate_refusal(request, token) {
+            Some(refusal) => refusal,
+            None => token::renew(&self.store, guess),
+        }
+    }
+
+    /// The refusal of a request whose certificate is another site's. A token
+    /// that opens no site is refused by its route.
+    fn certificate_refusal(&self, request: &Request, token: &str) -> Option<Answer> {
+        if !self.certificates.are_compared() {
+            return None;
+        }
+        let digest = TokenDigest::of(token);
+        if let Some(config) = self.configs.leased(&digest) {
+            return self.certificates.refusal(&config.name, request);
+        }
+        match self.store.site_by_token(&digest) {
+            Ok(found) => self.certificates.refusal(&found?.0.name, request),
+            Err(error) => Some(error.into()),
         }
     }
 
@@ -182,6 +193,9 @@ impl App {
             Ok(guess) => guess,
             Err(blocked) => return blocked,
         };
+        if let Some(refusal) = self.certificate_refusal(request, token) {
+            return refusal;
+        }
         let config = match self.configs.get(token) {
             Ok(config) => config,
             Err(ConfigError::UnknownToken) => {
@@ -197,10 +211,11 @@ impl App {
         let hash = config.hash.as_str();
         let unchanged =
             header(request, "If-None-Match").is_some_and(|header| none_match(header, hash));
-        // tiny_http sends no body with a 304, and the length of the one that
-        // a 200 would have, as RFC 9110 section 8.6 wants it.
-        let answer = Answer::shared_json(if unchanged { 304 } else { 200 }, config.body.clone())
-            .with("ETag", format!("\"{hash}\""));
+        let answer = match unchanged {
+            true => Answer::unchanged(),
+            false => Answer::shared_json(200, config.body.clone()),
+        }
+        .with("ETag", format!("\"{hash}\""));
         if config.renew_token {
             answer.with("X-Token-Renewal", "requested")
         } else {

@@ -90,23 +90,25 @@ impl Ingest {
         }
     }
 
-    /// The site that may report with this token.
+    /// The site that may report with this token, and how the token stands.
     ///
     /// # Errors
     /// [`IngestError::Unauthorized`], [`IngestError::Store`].
-    pub fn authorize(&self, token: &str) -> Result<Site, IngestError> {
-        let token = TokenDigest::of(token);
-        let (site, state) = self
-            .store
-            .site_by_token(&token)?
-            .ok_or(IngestError::Unauthorized)?;
-        if state == TokenState::Fetched {
-            // A report must not fail for this: the next use notes it.
-            if let Err(error) = self.store.note_token_used(&token) {
-                log::warn!("the first use of a new token was not noted: {error}");
-            }
+    pub fn site(&self, token: &str) -> Result<(Site, TokenState), IngestError> {
+        self.store
+            .site_by_token(&TokenDigest::of(token))?
+            .ok_or(IngestError::Unauthorized)
+    }
+
+    /// Notes the first use of a token that an agent fetched.
+    pub fn note_use(&self, token: &str, state: TokenState) {
+        if state != TokenState::Fetched {
+            return;
         }
-        Ok(site)
+        // A report must not fail for this: the next use notes it.
+        if let Err(error) = self.store.note_token_used(&TokenDigest::of(token)) {
+            log::warn!("the first use of a new token was not noted: {error}");
+        }
     }
 
     /// Takes a report of this site.
