@@ -1,7 +1,8 @@
 //! Who changes something, told to the database, whose triggers write it down.
 
-use postgres::{Client, Transaction};
+use postgres::Transaction;
 
+use super::transaction::{End, Twice};
 use super::{Store, StoreError};
 
 /// Who did it, from where.
@@ -44,14 +45,13 @@ impl Store {
         actor: &Actor,
         mut work: impl FnMut(&mut Transaction<'_>) -> Result<Result<T, E>, postgres::Error>,
     ) -> Result<Result<T, E>, StoreError> {
-        self.run(|client: &mut Client| {
-            let mut transaction = client.transaction()?;
-            actor.introduce(&mut transaction)?;
-            let done = work(&mut transaction)?;
-            if done.is_ok() {
-                transaction.commit()?;
-            }
-            Ok(done)
+        self.transact(Twice::Ask, |transaction| {
+            actor.introduce(transaction)?;
+            let done = work(transaction)?;
+            Ok(match done {
+                Ok(_) => End::Commit(done),
+                Err(_) => End::Undo(done),
+            })
         })
     }
 }

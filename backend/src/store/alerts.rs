@@ -5,13 +5,14 @@ use std::time::SystemTime;
 
 use jiff::Timestamp;
 use postgres::types::{ToSql, Type};
-use postgres::{Client, Row, Transaction};
+use postgres::{Row, Transaction};
 use serde::Serialize;
 use serde_json::json;
 
 use super::actor::Actor;
 use super::audit::{self, Deed};
 use super::time::{from_sql, to_sql};
+use super::transaction::{End, Twice};
 use super::{Store, StoreError};
 
 /// Of two backends one looks after the alerts at a time.
@@ -310,23 +311,22 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn alert_round(&self) -> Result<Option<Round>, StoreError> {
-        self.run(|client| {
-            let Some(mut round) = silence_round(client)? else {
-                return Ok(None);
-            };
-            // On its own: whoever holds a state here holds no agent's row.
-            let mut transaction = client.transaction()?;
+        let Some(mut round) = self.transact(Twice::Ask, silence_round)? else {
+            return Ok(None);
+        };
+        // On its own: whoever holds a state here holds no agent's row.
+        round.standing = self.transact(Twice::Ask, |transaction| {
             let standing: Vec<i64> = transaction
                 .query(STANDING, &[])?
                 .iter()
                 .map(|row| row.get(0))
                 .collect();
-            if !standing.is_empty() {
-                round.standing = transaction.execute(OPEN_ALERTS, &[&standing])?;
-            }
-            transaction.commit()?;
-            Ok(Some(round))
-        })
+            Ok(match standing.is_empty() {
+                true => End::Undo(0),
+                false => End::Commit(transaction.execute(OPEN_ALERTS, &[&standing])?),
+            })
+        })?;
+        Ok(Some(round))
     }
 
     /// The alerts of a page, the newest first, and how many there are in all.
@@ -641,13 +641,12 @@ impl Store {
     }
 }
 
-fn silence_round(client: &mut Client) -> Result<Option<Round>, postgres::Error> {
-    let mut transaction = client.transaction()?;
+fn silence_round(transaction: &mut Transaction<'_>) -> Result<End<Option<Round>>, postgres::Error> {
     let ours: bool = transaction
         .query_one("SELECT pg_try_advisory_xact_lock($1)", &[&ROUND_LOCK])?
         .get(0);
     if !ours {
-        return Ok(None);
+        return Ok(End::Undo(None));
     }
     transaction.execute(
         "INSERT INTO backend_watch AS w (looked_at, up_since) VALUES (now(), now())
@@ -675,8 +674,7 @@ fn silence_round(client: &mut Client) -> Result<Option<Round>, postgres::Error> 
         heard_again: transaction.execute(CLOSE_SILENT, &[])?,
         standing: 0,
     };
-    transaction.commit()?;
-    Ok(Some(round))
+    Ok(End::Commit(Some(round)))
 }
 
 fn add_comment(

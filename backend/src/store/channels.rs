@@ -12,6 +12,7 @@ use serde_json::json;
 use super::actor::Actor;
 use super::audit::{self, Deed};
 use super::time::from_sql;
+use super::transaction::{End, Twice};
 use super::{Store, StoreError};
 
 /// Of two backends one makes messages at a time; both send.
@@ -478,17 +479,16 @@ impl Store {
         &self,
         plan: impl Fn(Timestamp, &[Channel], Vec<PendingEvent>) -> Vec<NewMessage>,
     ) -> Result<usize, StoreError> {
-        self.run(|client| {
-            let mut transaction = client.transaction()?;
+        self.transact(Twice::Ask, |transaction| {
             let ours: bool = transaction
                 .query_one("SELECT pg_try_advisory_xact_lock($1)", &[&PLAN_LOCK])?
                 .get(0);
             if !ours {
-                return Ok(0);
+                return Ok(End::Undo(0));
             }
             let rows = transaction.query(PENDING, &[&EVENTS_MAX])?;
             if rows.is_empty() {
-                return Ok(0);
+                return Ok(End::Undo(0));
             }
             let now = from_sql(transaction.query_one("SELECT now()", &[])?.get(0));
             let channels: Vec<Channel> = transaction
@@ -498,10 +498,9 @@ impl Store {
                 .collect();
             let messages = plan(now, &channels, rows.iter().map(pending).collect());
             for message in &messages {
-                write_message(&mut transaction, message)?;
+                write_message(transaction, message)?;
             }
-            transaction.commit()?;
-            Ok(messages.len())
+            Ok(End::Commit(messages.len()))
         })
     }
 
@@ -551,8 +550,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn message_tried(&self, message: &Claimed, sent: &Sent) -> Result<(), StoreError> {
-        self.run(|client| {
-            let mut transaction = client.transaction()?;
+        self.transact(Twice::Ask, |transaction| {
             match sent {
                 Sent::Arrived => {
                     transaction.execute(
@@ -603,7 +601,7 @@ impl Store {
                     )?;
                 }
             }
-            transaction.commit()
+            Ok(End::Commit(()))
         })
     }
 

@@ -74,8 +74,8 @@ pub(super) enum Purpose {
 /// A connection, and in which life of the database it was made.
 pub(super) struct Connection {
     pub(super) client: Client,
-    /// The server's timeline; 0 where there is one host alone.
-    timeline: u32,
+    /// The server's timeline; 0 where it does not say.
+    pub(super) timeline: u32,
 }
 
 /// Why there is no connection.
@@ -241,12 +241,13 @@ impl Connector {
     pub(super) fn connect(&self, purpose: Purpose) -> Result<Connection, ConnectError> {
         let count = self.hosts.hangs.len();
         if count <= 1 {
-            let client = open(self.config.clone(), self.tls.clone(), purpose)
-                .map_err(ConnectError::Postgres)?;
-            return Ok(Connection {
-                client,
-                timeline: 0,
-            });
+            let opened = open(self.config.clone(), self.tls.clone(), purpose);
+            return opened
+                .and_then(|mut client| {
+                    let timeline = timeline(&mut client)?;
+                    Ok(Connection { client, timeline })
+                })
+                .map_err(ConnectError::Postgres);
         }
         let preferred = self.hosts.preferred.load(Ordering::Acquire);
         let first = if preferred < count { preferred } else { 0 };

@@ -4,6 +4,7 @@ use postgres::Row;
 use postgres::types::Type;
 use serde::Serialize;
 
+use super::transaction::{End, Twice};
 use super::{Store, StoreError};
 
 /// Of two backends one computes days at a time.
@@ -117,21 +118,19 @@ impl Store {
 
     /// Answers `false` where another backend is at it.
     fn compute_day(&self, site_id: i64, day: &str) -> Result<bool, StoreError> {
-        self.run(|client| {
-            let mut transaction = client.transaction()?;
+        self.transact(Twice::Ask, |transaction| {
             transaction.batch_execute("SET LOCAL statement_timeout = '10min'")?;
             let ours: bool = transaction
                 .query_one("SELECT pg_try_advisory_xact_lock($1)", &[&DAYS_LOCK])?
                 .get(0);
             if !ours {
-                return Ok(false);
+                return Ok(End::Undo(false));
             }
             transaction.execute(
                 "SELECT av_compute_day($1, ($2::text)::date)",
                 &[&site_id, &day],
             )?;
-            transaction.commit()?;
-            Ok(true)
+            Ok(End::Commit(true))
         })
     }
 

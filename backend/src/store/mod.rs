@@ -6,6 +6,7 @@
 //! | `place` | a connection string, taken apart |
 //! | `tls` | what TLS to PostgreSQL has to prove |
 //! | `pool` | connections that are shared, and a database that is down |
+//! | `transaction` | transactions, and one whose commit had no answer |
 //! | [`actor`] | who changes something |
 //! | [`sessions`] | who gets in: sessions, API tokens, set-up links, log-in attempts |
 //! | [`users`] | users and their roles |
@@ -54,6 +55,7 @@ pub mod suggestions;
 mod time;
 mod tls;
 pub mod tokens;
+mod transaction;
 pub mod transfer;
 pub mod users;
 pub mod versions;
@@ -66,8 +68,9 @@ use postgres::Client;
 pub use connector::{Connector, UrlError};
 pub use error::StoreError;
 
-use error::{is_conflict, is_connection_loss, schema_is_missing};
+use error::{describe, is_conflict, is_connection_loss, schema_is_missing};
 use pool::Pool;
+use transaction::{Failure, Fate};
 
 /// How often a transaction is tried that conflicts with others.
 const CONFLICT_TRIES: u32 = 4;
@@ -120,10 +123,18 @@ impl Store {
 
     /// Runs `work` on a pooled connection. It is run again on a fresh one
     /// where the first turns out to be dead, and again where it conflicts
-    /// with another transaction: it must be a transaction, or harmless twice.
+    /// with another transaction: it must be one statement that is harmless
+    /// twice. Anything else is a [`Store::transact`].
     fn run<T>(
         &self,
         mut work: impl FnMut(&mut Client) -> Result<T, postgres::Error>,
+    ) -> Result<T, StoreError> {
+        self.attempt(|client| work(client).map_err(Failure::Database))
+    }
+
+    fn attempt<T>(
+        &self,
+        mut work: impl FnMut(&mut Client) -> Result<T, Failure<T>>,
     ) -> Result<T, StoreError> {
         if !self.is_ready() {
             return Err(StoreError::Unavailable(
@@ -131,16 +142,31 @@ impl Store {
             ));
         }
         let mut fresh = false;
+        let mut asked = false;
         let mut conflicts = 0;
         loop {
             let mut connection = self.pool.take(fresh)?;
             let reused = connection.reused;
+            let timeline = connection.timeline();
             let Some(client) = connection.client() else {
                 return Err(StoreError::Unavailable("the connection is gone".to_owned()));
             };
             let error = match work(client) {
                 Ok(value) => return Ok(value),
-                Err(error) => error,
+                Err(Failure::Database(error)) => error,
+                Err(Failure::CommitUnanswered { id, value, error }) => {
+                    connection.discard();
+                    log::warn!("a commit had no answer: {}", describe(&error));
+                    match self.fate(id, timeline) {
+                        Fate::Committed => return Ok(value),
+                        Fate::Undone if !asked => {
+                            asked = true;
+                            continue;
+                        }
+                        Fate::Undone => return Err(error.into()),
+                        Fate::Unknown(why) => return Err(StoreError::Unavailable(why)),
+                    }
+                }
             };
             if is_connection_loss(&error) {
                 connection.discard();

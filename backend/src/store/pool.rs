@@ -277,6 +277,11 @@ impl Pooled<'_> {
         self.connection.as_mut().map(|held| &mut held.client)
     }
 
+    /// Of the server to which it leads; 0 where it is gone or not known.
+    pub(super) fn timeline(&self) -> u32 {
+        self.connection.as_ref().map_or(0, |held| held.timeline)
+    }
+
     /// Throws the connection away instead of giving it back.
     pub(super) fn discard(mut self) {
         if let Some(connection) = self.connection.take() {

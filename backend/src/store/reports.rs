@@ -11,6 +11,7 @@ use postgres::Transaction;
 
 use super::alerts::OPEN_ALERTS;
 use super::time::to_sql;
+use super::transaction::{End, Twice};
 use super::{Store, StoreError};
 
 /// A report, checked and with its times settled.
@@ -168,11 +169,13 @@ impl Store {
     /// [`StoreError::BadValue`] where a `metrics` holds what JSONB cannot,
     /// such as `\u0000`; then nothing of the report is taken.
     pub fn take_report(&self, arrival: &Arrival<'_>) -> Result<Outcome, StoreError> {
-        self.run(|client| {
-            let mut transaction = client.transaction()?;
-            let outcome = take(&mut transaction, arrival)?;
-            transaction.commit()?;
-            Ok(outcome)
+        // By its place in the spool a report is known when it comes again.
+        let twice = match arrival.id {
+            Some(_) => Twice::Harmless,
+            None => Twice::Ask,
+        };
+        self.transact(twice, |transaction| {
+            Ok(End::Commit(take(transaction, arrival)?))
         })
     }
 }

@@ -13,6 +13,7 @@ use super::actor::Actor;
 use super::audit::{Deed, record};
 use super::sites::TokenDigest;
 use super::time::{from_sql, to_sql};
+use super::transaction::{End, Twice};
 use super::users::{Role, User, insert_user};
 use super::{Store, StoreError};
 
@@ -130,8 +131,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn begin_login(&self, user_name: &str, ip: &str) -> Result<Attempt, StoreError> {
-        self.run(|client| {
-            let mut transaction = client.transaction()?;
+        self.transact(Twice::Ask, |transaction| {
             // One after the other, or a burst would count as one.
             transaction.execute("SELECT pg_advisory_xact_lock(7209411230417738)", &[])?;
             let row = transaction.query_one(
@@ -147,14 +147,13 @@ impl Store {
                 &[&user_name, &ip],
             )?;
             if row.get(0) {
-                return Ok(Attempt::Blocked(row.get::<_, i64>(1).max(1)));
+                return Ok(End::Undo(Attempt::Blocked(row.get::<_, i64>(1).max(1))));
             }
             transaction.execute(
                 "INSERT INTO login_attempts (user_name, ip) VALUES ($1, $2)",
                 &[&user_name, &ip],
             )?;
-            transaction.commit()?;
-            Ok(Attempt::Allowed)
+            Ok(End::Commit(Attempt::Allowed))
         })
     }
 
@@ -184,14 +183,13 @@ impl Store {
         login_name: &str,
         cookie: &TokenDigest,
     ) -> Result<(), StoreError> {
-        self.run(|client| {
-            let mut transaction = client.transaction()?;
+        self.transact(Twice::Ask, |transaction| {
             transaction.execute(
                 "DELETE FROM login_attempts WHERE user_name = $1 AND ip = $2",
                 &[&login_name, &actor.ip],
             )?;
-            start_session(&mut transaction, actor, user_id, cookie)?;
-            transaction.commit()
+            start_session(transaction, actor, user_id, cookie)?;
+            Ok(End::Commit(()))
         })
     }
 
@@ -214,13 +212,13 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn add_setup_link(&self, code: &TokenDigest) -> Result<bool, StoreError> {
-        self.run(|client| {
-            let added = client.execute(
+        self.transact(Twice::Ask, |transaction| {
+            let added = transaction.execute(
                 "INSERT INTO setup_links (digest)
                  SELECT $1 WHERE NOT EXISTS (SELECT FROM users)",
                 &[&code.as_str()],
             )?;
-            Ok(added > 0)
+            Ok(End::Commit(added > 0))
         })
     }
 
@@ -250,27 +248,19 @@ impl Store {
         password_hash: &str,
         cookie: &TokenDigest,
     ) -> Result<Option<User>, StoreError> {
-        self.run(|client| {
-            let mut transaction = client.transaction()?;
-            hold_users(&mut transaction)?;
+        self.transact(Twice::Ask, |transaction| {
+            hold_users(transaction)?;
             let works = transaction.query_opt(
                 "SELECT FROM setup_links WHERE digest = $1 AND NOT EXISTS (SELECT FROM users)",
                 &[&code.as_str()],
             )?;
             if works.is_none() {
-                return Ok(None);
+                return Ok(End::Undo(None));
             }
-            actor.introduce(&mut transaction)?;
-            let user = insert_user(
-                &mut transaction,
-                actor,
-                &actor.name,
-                Role::Admin,
-                password_hash,
-            )?;
-            start_session(&mut transaction, actor, user.id, cookie)?;
-            transaction.commit()?;
-            Ok(Some(user))
+            actor.introduce(transaction)?;
+            let user = insert_user(transaction, actor, &actor.name, Role::Admin, password_hash)?;
+            start_session(transaction, actor, user.id, cookie)?;
+            Ok(End::Commit(Some(user)))
         })
     }
 
@@ -311,8 +301,7 @@ impl Store {
         expires_at: Option<Timestamp>,
     ) -> Result<i64, StoreError> {
         let expires_at = expires_at.map(to_sql);
-        self.run(|client| {
-            let mut transaction = client.transaction()?;
+        self.transact(Twice::Ask, |transaction| {
             let id = transaction
                 .query_one(
                     "INSERT INTO api_tokens (user_id, name, digest, expires_at)
@@ -321,7 +310,7 @@ impl Store {
                 )?
                 .get(0);
             record(
-                &mut transaction,
+                transaction,
                 actor,
                 &Deed {
                     action: "token.add",
@@ -330,8 +319,7 @@ impl Store {
                     detail: json!({}),
                 },
             )?;
-            transaction.commit()?;
-            Ok(id)
+            Ok(End::Commit(id))
         })
     }
 
@@ -345,17 +333,16 @@ impl Store {
         user_id: i64,
         id: i64,
     ) -> Result<bool, StoreError> {
-        self.run(|client| {
-            let mut transaction = client.transaction()?;
+        self.transact(Twice::Ask, |transaction| {
             let Some(row) = transaction.query_opt(
                 "DELETE FROM api_tokens WHERE id = $1 AND user_id = $2 RETURNING name",
                 &[&id, &user_id],
             )?
             else {
-                return Ok(false);
+                return Ok(End::Undo(false));
             };
             record(
-                &mut transaction,
+                transaction,
                 actor,
                 &Deed {
                     action: "token.revoke",
@@ -364,8 +351,7 @@ impl Store {
                     detail: json!({}),
                 },
             )?;
-            transaction.commit()?;
-            Ok(true)
+            Ok(End::Commit(true))
         })
     }
 

@@ -12,6 +12,7 @@ use super::actor::Actor;
 use super::audit::{Deed, record};
 use super::inventory::{DeviceFields, Lost, insert_device};
 use super::time::{from_sql, to_sql};
+use super::transaction::{End, Twice};
 use super::{Store, StoreError};
 
 /// The most suggestions of one site that are kept: a site has fewer addresses
@@ -185,17 +186,15 @@ impl Store {
         });
         let facts = column(facts);
         let evidence = column(|found| json!(found.evidence).to_string());
-        self.run(|client| {
-            let mut transaction = client.transaction()?;
+        self.transact(Twice::Ask, |transaction| {
             let row =
                 transaction.query_one(TAKE, &[&site_id, &ips, &facts, &evidence, &to_sql(at)])?;
             transaction.execute(FORGET, &[&site_id, &KEPT_MAX])?;
-            transaction.commit()?;
-            Ok(Taken {
+            Ok(End::Commit(Taken {
                 suggested: row.get(0),
                 known: row.get(1),
                 configured: row.get(2),
-            })
+            }))
         })
     }
 

@@ -17,6 +17,7 @@ use super::actor::Actor;
 use super::audit::{Deed, record};
 use super::sites::TokenDigest;
 use super::time::from_sql;
+use super::transaction::{End, Twice};
 use super::{Store, StoreError};
 
 /// How many tokens an agent may fetch with one token without using any: more
@@ -129,8 +130,7 @@ impl Store {
         presented: &TokenDigest,
         new: &TokenDigest,
     ) -> Result<Fetch, StoreError> {
-        self.run(|client| {
-            let mut transaction = client.transaction()?;
+        self.transact(Twice::Ask, |transaction| {
             let row = transaction.query_opt(
                 "SELECT s.name, t.valid_until
                    FROM site_tokens t JOIN sites s ON s.id = t.site_id
@@ -145,11 +145,11 @@ impl Store {
                         &[&presented.as_str()],
                     )?
                     .get(0);
-                return Ok(if known {
+                return Ok(End::Undo(if known {
                     Fetch::NotAsked
                 } else {
                     Fetch::Unknown
-                });
+                }));
             };
             transaction.execute(
                 "DELETE FROM site_tokens
@@ -167,8 +167,7 @@ impl Store {
                 site: row.get(0),
                 old_until: from_sql(row.get(1)),
             };
-            transaction.commit()?;
-            Ok(fetched)
+            Ok(End::Commit(fetched))
         })
     }
 
