@@ -26,8 +26,9 @@
 #
 # On Debian it installs what it lacks, as root or through sudo: PostgreSQL and
 # snmpd (neither is started: tests run private ones), python3, a C compiler,
-# iproute2, nginx and Caddy (not started either), and for the web interface
-# Chromium and npm. It works from any folder, and leaves nothing running.
+# iproute2, strace, faketime, nginx and Caddy (not started either), and for the
+# web interface Chromium and npm. It works from any folder, and leaves nothing
+# running.
 set -uo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd) || exit 1

@@ -37,6 +37,9 @@ missing_packages() {
     [ -e /usr/include/stdlib.h ] || say libc6-dev
     command -v ip >/dev/null || say iproute2
     command -v setpriv >/dev/null || say util-linux
+    # A slow disk and a clock that is set.
+    command -v strace >/dev/null || say strace
+    command -v faketime >/dev/null || say faketime
     # The proxies whose configurations are tested.
     command -v nginx >/dev/null || say nginx-light
     command -v caddy >/dev/null || say caddy

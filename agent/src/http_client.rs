@@ -1,6 +1,7 @@
 //! How the agent speaks HTTP to its backend: bounded in time and size, and
 //! without a word of the token in an error.
 
+use std::io::ErrorKind;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -8,14 +9,21 @@ use av_proto::FieldError;
 use av_proto::secret::Secret;
 use av_proto::text::excerpt;
 use jiff::Timestamp;
+use ureq::config::Config;
+use ureq::http::Uri;
 use ureq::tls::TlsConfig;
 use ureq::typestate::WithBody;
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use ureq::{Agent, RequestBuilder};
 
 use crate::tls::{self, Stamp, TlsFiles};
 
 /// The most that an exchange may take, from name look-up to the last byte.
 const EXCHANGE_MAX: Duration = Duration::from_secs(30);
+/// The most that a name look-up may take. The system's asks a server that does
+/// not answer twice, for 5 s each (resolv.conf(5)), and then the next.
+const RESOLVE_MAX: Duration = Duration::from_secs(15);
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 
 /// An answer, whatever its status.
@@ -37,8 +45,20 @@ pub struct Answer {
 
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct ExchangeError(String);
+#[error("{text}")]
+pub struct ExchangeError {
+    text: String,
+    is_unsent: bool,
+}
+
+impl ExchangeError {
+    /// Whether it is certain that nothing of the request reached anybody: there
+    /// was no connection.
+    #[must_use]
+    pub fn is_unsent(&self) -> bool {
+        self.is_unsent
+    }
+}
 
 /// A client that keeps its connections open between exchanges.
 #[derive(Debug, Clone)]
@@ -63,7 +83,10 @@ impl Tls {
             return Ok(agent.clone());
         }
         let config = self.files.load();
-        let config = config.map_err(|error| ExchangeError(error.to_string()))?;
+        let config = config.map_err(|error| ExchangeError {
+            text: error.to_string(),
+            is_unsent: true,
+        })?;
         let agent = agent(config);
         *loaded = Some((stamp, agent.clone()));
         Ok(agent)
@@ -71,16 +94,53 @@ impl Tls {
 }
 
 fn agent(tls: TlsConfig) -> Agent {
-    Agent::config_builder()
+    let config = Agent::config_builder()
         .timeout_global(Some(EXCHANGE_MAX))
+        .timeout_resolve(Some(RESOLVE_MAX))
         .timeout_connect(Some(CONNECT_MAX))
         .http_status_as_error(false)
         .max_redirects(0)
         .max_redirects_will_error(false)
         .user_agent(format!("av-agent/{}", crate::VERSION))
         .tls_config(tls)
-        .build()
-        .into()
+        .build();
+    Agent::with_parts(config, DefaultConnector::default(), Names::default())
+}
+
+/// The system's look-up of names, whose failures say that it was one, and of
+/// which name.
+#[derive(Debug, Default)]
+struct Names(DefaultResolver);
+
+impl Resolver for Names {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        config: &Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        self.0.resolve(uri, config, timeout).map_err(|error| {
+            let why = match error {
+                ureq::Error::BadUri(_) => return error,
+                ureq::Error::Timeout(_) => "the name server does not answer in time".to_owned(),
+                ureq::Error::HostNotFound => "it has no address".to_owned(),
+                ureq::Error::Io(error) => error.to_string(),
+                other => other.to_string(),
+            };
+            ureq::Error::Other(Box::new(NotResolved {
+                name: uri.host().unwrap_or_default().to_owned(),
+                why,
+            }))
+        })
+    }
+}
+
+/// A name that was not resolved.
+#[derive(Debug, thiserror::Error)]
+#[error("{name}: name not resolved: {why}")]
+struct NotResolved {
+    name: String,
+    why: String,
 }
 
 impl HttpClient {
@@ -249,7 +309,7 @@ fn http_date(text: &str) -> Option<Timestamp> {
 fn describe(error: &ureq::Error, secret: &Secret) -> ExchangeError {
     let text = match error {
         ureq::Error::Timeout(what) => format!("no whole answer in time ({what})"),
-        ureq::Error::HostNotFound => "the backend's host name is not known".to_owned(),
+        ureq::Error::Other(other) => other.to_string(),
         ureq::Error::BodyExceedsLimit(limit) => {
             format!("the answer is larger than {limit} bytes")
         }
@@ -261,7 +321,30 @@ fn describe(error: &ureq::Error, secret: &Secret) -> ExchangeError {
         None => text,
     };
     let text = text.replace(secret.expose(), "...");
-    ExchangeError(excerpt(&text, 300))
+    ExchangeError {
+        text: excerpt(&text, 300),
+        is_unsent: is_before_connection(error),
+    }
+}
+
+/// Whether an error is one of name look-up or of connecting. Where it could be
+/// of a connection that was there, it is not.
+fn is_before_connection(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::BadUri(_) => true,
+        ureq::Error::Other(other) => other.is::<NotResolved>(),
+        ureq::Error::Timeout(what) => {
+            matches!(what, ureq::Timeout::Resolve | ureq::Timeout::Connect)
+        }
+        // A connection that is there ends with others.
+        ureq::Error::Io(error) => matches!(
+            error.kind(),
+            ErrorKind::ConnectionRefused
+                | ErrorKind::HostUnreachable
+                | ErrorKind::NetworkUnreachable
+        ),
+        _ => false,
+    }
 }
 
 /// The `error` of a JSON error body, or nothing.

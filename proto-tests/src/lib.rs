@@ -5,6 +5,7 @@ pub mod authority;
 pub mod fake_backend;
 pub mod faults;
 pub mod impair;
+pub mod namespace;
 pub mod pg;
 pub mod pjlink_sim;
 pub mod process;

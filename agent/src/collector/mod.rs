@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use av_proto::config::Device;
 use av_proto::report::ReportedDevice;
 use av_proto::sort::sort_by;
+use av_proto::text::excerpt;
 use av_proto::verdict::{Status, Verdict};
 use av_service::progress;
 use crossbeam_channel::{Receiver, Sender, bounded, never, select, unbounded};
@@ -384,11 +385,25 @@ impl<'a> Work<'a> {
             .into_iter()
             .map(|observation| observation.reported(&line))
             .collect();
-        if let Err(error) = self.memory.save(self.now(), &line) {
-            log::error!("❌ Memory of the devices not saved: {error}");
-        }
+        self.save_memory(&line);
         if !devices.is_empty() {
             self.outbox = Some(Batch { devices, line });
+        }
+    }
+
+    fn save_memory(&mut self, line: &Line) {
+        let error = match self.memory.save(self.now(), line) {
+            Ok(()) => None,
+            Err(error) => Some(excerpt(&error.to_string(), 300)),
+        };
+        // A disk that is full is so for each sweep, and said once.
+        if error != self.state.memory_error {
+            match &error {
+                Some(error) => log::error!("❌ Memory of the devices not saved: {error}"),
+                None => log::info!("💾 The memory of the devices is saved again"),
+            }
+            self.state.memory_error = error;
+            self.unshown = true;
         }
     }
 
@@ -442,7 +457,7 @@ fn log_change(observation: &Observation) {
     if observation.verdict_changed {
         log::info!(
             "🔎 {} ({}): {}, {}{}",
-            av_proto::text::excerpt(&observation.device.name, 100),
+            excerpt(&observation.device.name, 100),
             observation.device.ip,
             observation.finding.status.as_str(),
             observation.verdict.as_str(),

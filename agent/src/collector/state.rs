@@ -127,6 +127,8 @@ pub struct SweepState {
     pub sweeps: u64,
     /// Of these, the ones that missed their deadline.
     pub late: u64,
+    /// Why the devices' memory could not be saved the last time.
+    pub memory_error: Option<String>,
 }
 
 /// How a sweep ended.

@@ -47,6 +47,7 @@ struct SweepDocument {
     rechecks: u64,
     sweeps: u64,
     late_sweeps: u64,
+    memory_error: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -135,6 +136,7 @@ pub(super) fn status(sources: &Sources) -> StatusDocument {
             rechecks: sweep.rechecks,
             sweeps: sweep.sweeps,
             late_sweeps: sweep.late,
+            memory_error: sweep.memory_error.clone(),
         },
         report: ReportState::clone(&sources.snapshots.report.load()),
         devices: DeviceDocuments { sweep, line },

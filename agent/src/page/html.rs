@@ -199,6 +199,9 @@ fn report_facts(sources: &Sources, now: Timestamp, zone: &TimeZone) -> Vec<Fact>
             },
         ),
     ];
+    if report.in_memory > 0 {
+        facts.push(fact("Of these in memory", report.in_memory.to_string()));
+    }
     if let Some(error) = &report.last_error {
         facts.push(fact("Last problem", error.clone()));
     }
@@ -218,8 +221,19 @@ fn report_facts(sources: &Sources, now: Timestamp, zone: &TimeZone) -> Vec<Fact>
 fn problems(sources: &Sources, zone: &TimeZone) -> Vec<String> {
     let active = sources.handle.load();
     let mut problems: Vec<String> = sources.fallback.iter().cloned().collect();
-    if let Some(error) = &sources.snapshots.report.load().disk_error {
-        problems.push(format!("Reports cannot be kept on disk: {error}"));
+    let report = sources.snapshots.report.load();
+    for (what, error) in [
+        (
+            "The configuration runs but cannot be saved",
+            &sources.snapshots.sync.load().save_error,
+        ),
+        ("Reports cannot be kept on disk", &report.disk_error),
+        (
+            "What is known of the devices cannot be saved",
+            &sources.snapshots.sweep.load().memory_error,
+        ),
+    ] {
+        problems.extend(error.as_ref().map(|error| format!("{what}: {error}")));
     }
     problems.extend(active.site.warnings.iter().map(ToString::to_string));
     for rejected in &active.site.rejected {

@@ -85,6 +85,7 @@ pub(super) fn render(sources: &Sources) -> String {
     sweep(&mut page, sources, &line);
     devices(&mut page, sources);
     report(&mut page, sources);
+    disk(&mut page, sources);
     for counter in sources.drivers.counters() {
         page.single(counter.name, Kind::Counter, counter.help, counter.value);
     }
@@ -315,8 +316,35 @@ fn report(page: &mut Exposition, sources: &Sources) {
             "Reports dropped because the spool was full.",
             state.dropped,
         ),
+        (
+            "av_agent_reports_in_memory",
+            Kind::Gauge,
+            "Of those that wait, the ones that the disk does not take.",
+            state.in_memory,
+        ),
     ] {
         page.single(name, kind, help, value);
+    }
+}
+
+fn disk(page: &mut Exposition, sources: &Sources) {
+    let report = sources.snapshots.report.load();
+    let (sync, sweep) = (
+        sources.snapshots.sync.load(),
+        sources.snapshots.sweep.load(),
+    );
+    page.family(
+        "av_agent_disk_failed",
+        Kind::Gauge,
+        "Whether the disk did not take this the last time.",
+    );
+    for (what, error) in [
+        ("config", &sync.save_error),
+        ("devices", &sweep.memory_error),
+        ("reports", &report.disk_error),
+    ] {
+        let failed = u8::from(error.is_some());
+        page.sample("av_agent_disk_failed", &[("what", what)], failed);
     }
 }
 

@@ -1,16 +1,16 @@
 //! The `report` thread: keeps every batch on disk and sends the reports in
 //! order, each until the backend has taken it.
 
+mod queue;
 mod send;
 mod spool;
 mod stamp;
 mod state;
 
-use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use av_proto::report::{AgentInfo, RejectedInfo, ReportedDevice};
+use av_proto::report::{AgentInfo, RejectedInfo};
 use av_proto::text::excerpt;
 use av_service::progress;
 use crossbeam_channel::{Receiver, Sender, select};
@@ -22,17 +22,13 @@ use crate::http_client::HttpClient;
 use crate::snapshot::Snapshots;
 use crate::supervisor::{Stop, stopped};
 
+use queue::Queue;
 use send::{Outcome, send};
 pub use spool::{Limits, Now, Spool, SpoolError};
 pub use stamp::Stamp;
 use stamp::settle;
 pub use state::ReportState;
 
-/// Devices in one report: a large site's sweep becomes several, so that none
-/// comes near the backend's size limit.
-const DEVICES_PER_REPORT: usize = 500;
-/// Batches that wait in memory while the disk takes none.
-const MEMORY_MAX: usize = 64;
 const RETRY_MIN: Duration = Duration::from_secs(5);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 /// How often it is looked whether the time is known.
@@ -66,10 +62,7 @@ impl Reporter {
     /// Keeps and sends until the stop signal.
     pub fn run(&mut self) {
         let mut work = Work {
-            spool: None,
-            memory: VecDeque::new(),
-            memory_dropped: 0,
-            spool_dropped: 0,
+            queue: Queue::new(self.spool_dir.clone(), self.limits),
             state: ReportState::clone(&self.snapshots.report.load()),
             retry: RETRY_MIN,
             due: Some(Instant::now()),
@@ -77,11 +70,10 @@ impl Reporter {
             held_since: None,
         };
         loop {
-            self.open_spool(&mut work);
+            work.queue.tend(&self.now());
             self.show(&mut work);
-            let wait = work.due.map_or(RETRY_MAX, |due| {
-                due.saturating_duration_since(Instant::now())
-            });
+            let wake = [work.due, work.queue.tend_at()].into_iter().flatten().min();
+            let wait = wake.map_or(RETRY_MAX, |at| at.saturating_duration_since(Instant::now()));
             progress::waits();
             select! {
                 recv(self.batches) -> batch => match batch {
@@ -103,109 +95,44 @@ impl Reporter {
         while let Ok(batch) = self.batches.try_recv() {
             self.keep(&mut work, batch);
         }
-        if let Some(spool) = &mut work.spool {
-            if let Err(error) = spool.close() {
-                log::error!("❌ Spool not closed cleanly: {error}");
-            }
-        }
+        work.queue.close(&self.now());
     }
 
-    fn open_spool(&self, work: &mut Work) {
-        if work.spool.is_some() {
-            return;
-        }
-        match Spool::open(&self.spool_dir, self.limits) {
-            Ok(spool) => {
-                if spool.pending() > 0 {
-                    log::info!(
-                        "📦 {} reports from before wait in the spool",
-                        spool.pending()
-                    );
-                }
-                work.spool = Some(spool);
-                work.state.disk_error = None;
-                for (stamp, devices) in std::mem::take(&mut work.memory) {
-                    self.append(work, &stamp, devices);
-                }
-            }
-            Err(error) => work.disk_failed(&error),
-        }
-    }
-
-    /// Takes a batch: to disk, or to memory while the disk takes nothing.
+    /// Takes a batch.
     fn keep(&self, work: &mut Work, batch: Batch) {
         let stamp = Stamp::of(&batch.line, &work.run);
-        self.append(work, &stamp, batch.devices);
+        work.queue.keep(&stamp, batch.devices, &self.now());
         // Something new is a reason to try at once, also in a back-off.
         if work.retry <= RETRY_MIN || work.due.is_none() {
             work.due = Some(Instant::now());
         }
     }
 
-    fn append(&self, work: &mut Work, stamp: &Stamp, devices: Vec<ReportedDevice>) {
-        let appended = match &mut work.spool {
-            Some(spool) => {
-                let reports: Vec<&[ReportedDevice]> = devices.chunks(DEVICES_PER_REPORT).collect();
-                spool.append(&reports, stamp, &self.now())
-            }
-            None => Err(SpoolError::Closed),
-        };
-        match appended {
-            Ok(dropped) => {
-                work.state.disk_error = None;
-                if dropped > 0 {
-                    log::warn!("⚠️ The spool is full: the {dropped} oldest reports were dropped");
-                }
-            }
-            Err(error) => {
-                work.disk_failed(&error);
-                work.spool = None;
-                if work.memory.len() == MEMORY_MAX {
-                    work.memory.pop_front();
-                    work.memory_dropped += 1;
-                    log::warn!("⚠️ The disk takes nothing: the oldest report was dropped");
-                }
-                work.memory.push_back((stamp.clone(), devices));
-            }
-        }
-    }
-
     /// Sends the oldest report; more are due at once when that worked.
     fn send_next(&self, work: &mut Work) {
         work.due = None;
-        let Some(spool) = &mut work.spool else {
-            work.due = Some(Instant::now() + RETRY_MIN);
-            return;
-        };
-        if self.clock.is_worth_waiting_for() && spool.pending() > 0 {
+        if self.clock.is_worth_waiting_for() && work.queue.waiting() > 0 {
             self.hold(work);
             return;
         }
-        let mut pending = match spool.take() {
-            Ok(None) => return,
-            Ok(Some(pending)) => pending,
-            Err(error) => {
-                work.disk_failed(&error);
-                work.spool = None;
-                work.due = Some(Instant::now() + RETRY_MIN);
-                return;
-            }
+        let Some(mut turn) = work.queue.take() else {
+            return;
         };
-        settle(&mut pending, &work.run, &self.clock.line());
+        settle(&mut turn.pending, &work.run, &self.clock.line());
         let active = self.handle.load_full();
-        let agent = self.agent_info(&active, spool.dropped());
-        let stream = spool.stream();
+        let agent = self.agent_info(&active, work.queue.dropped());
+        let id = turn.id.clone();
         let outcome = send(
             &self.client,
             &active,
             agent,
-            &mut pending,
-            stream,
+            &mut turn.pending,
+            id,
             &self.clock,
         );
         match outcome {
             Outcome::Taken { duplicate } => {
-                spool.ack(pending.seq);
+                work.queue.done(&turn);
                 work.state.sent += 1;
                 work.state.duplicates += u64::from(duplicate);
                 work.state.last_sent_at = Some(self.clock.now());
@@ -217,25 +144,28 @@ impl Reporter {
             }
             Outcome::Refused(reason) => {
                 // It would be refused again for ever, and hold up the rest.
-                log::error!("❌ The backend refuses report {}: {reason}", pending.seq);
-                match spool.set_refused_aside(&pending) {
-                    Ok(path) => log::error!("   It is kept as {}", path.display()),
-                    Err(error) => log::error!("   It could not be kept: {error}"),
-                }
-                spool.ack(pending.seq);
+                log::error!(
+                    "❌ The backend refuses report {}: {reason}",
+                    turn.pending.seq
+                );
+                work.queue.set_refused_aside(&turn);
+                work.queue.done(&turn);
                 work.state.refused += 1;
                 work.state.last_error = Some(excerpt(&reason, 300));
                 work.due = Some(Instant::now());
             }
-            Outcome::NotNow(reason) => {
+            Outcome::NotNow {
+                reason,
+                may_have_arrived,
+            } => {
                 let reason = excerpt(&reason, 300);
+                work.queue.give_back(turn, may_have_arrived);
                 if work.state.last_error.as_ref() != Some(&reason) {
                     log::warn!(
-                        "📦 Reports wait: {reason}; {} are kept on disk",
-                        spool.pending()
+                        "📦 Reports wait: {reason}; {} are kept",
+                        work.queue.waiting()
                     );
                 }
-                spool.give_back(pending);
                 work.state.last_error = Some(reason);
                 work.due = Some(Instant::now() + work.retry);
                 work.retry = (work.retry * 2).min(RETRY_MAX);
@@ -298,26 +228,14 @@ impl Reporter {
     }
 
     fn show(&self, work: &mut Work) {
-        let state = &mut work.state;
-        if let Some(spool) = &work.spool {
-            state.pending = spool.pending();
-            state.spool_bytes = spool.bytes();
-            state.damaged = spool.lost();
-            work.spool_dropped = spool.dropped();
-        }
-        state.dropped = work.spool_dropped + work.memory_dropped;
-        state.in_memory = work.memory.len() as u64;
-        self.snapshots.report.store(state.clone().into());
+        work.queue.show(&mut work.state);
+        self.snapshots.report.store(work.state.clone().into());
     }
 }
 
 /// What the thread works on; made afresh when it is started again.
 struct Work {
-    spool: Option<Spool>,
-    memory: VecDeque<(Stamp, Vec<ReportedDevice>)>,
-    /// Dropped from memory, and by the spool when it was last open.
-    memory_dropped: u64,
-    spool_dropped: u64,
+    queue: Queue,
     state: ReportState,
     retry: Duration,
     /// When to send next; `None` until there is something.
@@ -326,16 +244,6 @@ struct Work {
     run: String,
     /// Since when reports wait for the time.
     held_since: Option<Instant>,
-}
-
-impl Work {
-    fn disk_failed(&mut self, error: &SpoolError) {
-        let text = excerpt(&error.to_string(), 300);
-        if self.state.disk_error.as_ref() != Some(&text) {
-            log::error!("❌ The spool cannot be used: {text}");
-        }
-        self.state.disk_error = Some(text);
-    }
 }
 
 /// The name of the clock in the stamps: the boot's. Where the system has none,

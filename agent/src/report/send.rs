@@ -23,7 +23,21 @@ pub(super) enum Outcome {
     /// The backend will never take it.
     Refused(String),
     /// It stays first in line.
-    NotNow(String),
+    NotNow {
+        /// Why.
+        reason: String,
+        /// Whether the backend may have it all the same.
+        may_have_arrived: bool,
+    },
+}
+
+/// What somebody answered, if only a proxy, may have come after the backend had
+/// the report.
+fn not_now(reason: String) -> Outcome {
+    Outcome::NotNow {
+        reason,
+        may_have_arrived: true,
+    }
 }
 
 /// Sends a report. The site's name is the one that runs now: the backend
@@ -33,17 +47,14 @@ pub(super) fn send(
     active: &ActiveConfig,
     agent: AgentInfo,
     pending: &mut Pending,
-    stream: &str,
+    id: Option<ReportId>,
     clock: &Clock,
 ) -> Outcome {
     let report = Report {
         site_name: active.site.site_name.clone(),
         devices: std::mem::take(&mut pending.devices),
         agent: Some(agent),
-        report: Some(ReportId {
-            stream: stream.to_owned(),
-            seq: pending.seq,
-        }),
+        report: id,
     };
     let encoded = serde_json::to_vec(&report);
     // Lent, and not copied: a large site's report is half a megabyte.
@@ -67,7 +78,10 @@ pub(super) fn send(
             }
             outcome
         }
-        Err(error) => Outcome::NotNow(format!("backend not reachable: {error}")),
+        Err(error) => Outcome::NotNow {
+            may_have_arrived: !error.is_unsent(),
+            reason: format!("backend not reachable: {error}"),
+        },
     }
 }
 
@@ -90,17 +104,17 @@ fn judge(answer: &Answer) -> Outcome {
                 ok: true,
                 duplicate,
             }) => Outcome::Taken { duplicate },
-            _ => Outcome::NotNow("the answer to a report is not the backend's".to_owned()),
+            _ => not_now("the answer to a report is not the backend's".to_owned()),
         },
         // A proxy in between says 400 of a client certificate, say.
         400 if serde_json::from_slice::<serde_json::Value>(&answer.body).is_err() => {
-            Outcome::NotNow("the answer 400 to a report is not the backend's".to_owned())
+            not_now("the answer 400 to a report is not the backend's".to_owned())
         }
         status @ (400 | 413 | 422) => {
             Outcome::Refused(format!("the backend answered {status}{}", said()))
         }
         // 401 and 404 too: a token or a name can be put right in the backend.
-        status => Outcome::NotNow(format!("the backend answered {status}{}", said())),
+        status => not_now(format!("the backend answered {status}{}", said())),
     }
 }
 
@@ -112,7 +126,7 @@ mod tests {
     fn answers_are_told_apart() {
         let taken = |duplicate| Outcome::Taken { duplicate };
         let refused = |text: &str| Outcome::Refused(text.to_owned());
-        let not_now = |text: &str| Outcome::NotNow(text.to_owned());
+        let later = |text: &str| not_now(text.to_owned());
         for (status, body, outcome) in [
             (200, r#"{"ok":true,"upserted":3}"#, taken(false)),
             (
@@ -123,17 +137,17 @@ mod tests {
             (
                 200,
                 "<html>Please log in</html>",
-                not_now("the answer to a report is not the backend's"),
+                later("the answer to a report is not the backend's"),
             ),
             (
                 200,
                 "[true]",
-                not_now("the answer to a report is not the backend's"),
+                later("the answer to a report is not the backend's"),
             ),
             (
                 200,
                 r#"{"ok":false}"#,
-                not_now("the answer to a report is not the backend's"),
+                later("the answer to a report is not the backend's"),
             ),
             (
                 400,
@@ -143,17 +157,17 @@ mod tests {
             (
                 400,
                 "<html>400 The SSL certificate error</html>",
-                not_now("the answer 400 to a report is not the backend's"),
+                later("the answer 400 to a report is not the backend's"),
             ),
             (413, "", refused("the backend answered 413")),
-            (401, "", not_now("the backend answered 401")),
+            (401, "", later("the backend answered 401")),
             (
                 404,
                 r#"{"error":"unknown site"}"#,
-                not_now("the backend answered 404: unknown site"),
+                later("the backend answered 404: unknown site"),
             ),
-            (500, "", not_now("the backend answered 500")),
-            (503, "", not_now("the backend answered 503")),
+            (500, "", later("the backend answered 500")),
+            (503, "", later("the backend answered 503")),
         ] {
             let answer = Answer {
                 status,

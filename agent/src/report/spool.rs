@@ -25,7 +25,7 @@
 mod segment;
 
 use std::collections::VecDeque;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -88,6 +88,9 @@ pub struct Pending {
     pub devices: Vec<ReportedDevice>,
     /// By which clock; `None` where an older agent wrote it.
     pub stamp: Option<Stamp>,
+    /// The devices' times, while a try goes without them because nobody
+    /// believes the clock ([`super::stamp::settle`]).
+    pub(super) withheld: Vec<Option<Timestamp>>,
 }
 
 /// The time, to tell how old a segment is.
@@ -106,9 +109,13 @@ pub struct Spool {
     dir: PathBuf,
     limits: Limits,
     stream: String,
-    /// Oldest first; the last one is written to.
+    /// Oldest first; the last one is written to. Its file is opened for each
+    /// write: one that was removed, or a disk that became read-only, is then
+    /// an error at once.
     segments: VecDeque<Segment>,
-    writer: File,
+    /// The number with which a new segment begins before anything is written;
+    /// `None` while the last segment can be written to.
+    begins: Option<u64>,
     /// The newest number given out.
     newest: u64,
     acked: u64,
@@ -121,10 +128,12 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// Opens the spool in `dir`, making it where there is none.
+    /// Opens the spool in `dir`, making it where there is none. Where the disk
+    /// takes nothing, what is there can be read all the same.
     ///
     /// # Errors
-    /// When the directory or a segment cannot be read or written.
+    /// When the directory or a segment cannot be read, or a new spool cannot
+    /// be made.
     pub fn open(dir: &Path, limits: Limits) -> Result<Self, SpoolError> {
         fs::create_dir_all(dir).map_err(at(dir))?;
         let stream = stream_id(dir).map_err(at(dir))?;
@@ -136,18 +145,25 @@ impl Spool {
         let mut acked = 0;
         let mut dropped = 0;
         let mut newest = 0;
-        let mut torn = false;
+        let mut begins = Some(1);
         if let Some(last) = segments.back_mut() {
-            let (header, cut) = last.repair().map_err(at(&last.path))?;
-            if cut > 0 {
-                torn = true;
+            let repaired = last.repair().map_err(at(&last.path))?;
+            newest = last.last().unwrap_or(last.first.saturating_sub(1));
+            begins = None;
+            if repaired.cut > 0 {
                 log::warn!(
-                    "⚠️ {}: {cut} bytes that were not written whole are cut off",
-                    last.path.display()
+                    "⚠️ {}: {} bytes that were not written whole are cut off",
+                    last.path.display(),
+                    repaired.cut
                 );
             }
-            newest = last.last().unwrap_or(last.first.saturating_sub(1));
-            if let Some(header) = header {
+            if let Some(error) = &repaired.unwritten {
+                log::warn!("⚠️ {}: not mended: {error}", last.path.display());
+            }
+            if repaired.cut > 0 || repaired.unwritten.is_some() {
+                begins = Some(newest.saturating_add(GAP));
+            }
+            if let Some(header) = repaired.last {
                 acked = header.acked;
                 dropped = header.dropped;
             }
@@ -157,27 +173,12 @@ impl Spool {
             acked = acked.max(first.first.saturating_sub(1));
         }
         acked = acked.min(newest);
-
-        let reopened = match segments.back() {
-            Some(last) if !torn => Some(last.open_for_append().map_err(at(&last.path))?),
-            _ => None,
-        };
-        let writer = match reopened {
-            Some(writer) => writer,
-            None => {
-                let first = newest + if torn { GAP } else { 1 };
-                newest = first - 1;
-                let (segment, writer) = Segment::create(dir, first).map_err(at(dir))?;
-                segments.push_back(segment);
-                writer
-            }
-        };
         Ok(Self {
             dir: dir.to_owned(),
             limits,
             stream,
             segments,
-            writer,
+            begins,
             newest,
             acked,
             ack_unwritten: false,
@@ -215,6 +216,12 @@ impl Spool {
         self.dropped
     }
 
+    /// Counts reports that were dropped before they came here; the next record
+    /// says so on the disk.
+    pub fn count_dropped(&mut self, reports: u64) {
+        self.dropped += reports;
+    }
+
     /// Reports found damaged since it was opened.
     #[must_use]
     pub fn lost(&self) -> u64 {
@@ -240,8 +247,9 @@ impl Spool {
         let size = self.segments.back().map_or(0, |segment| segment.bytes);
         let idle = self.pending() == 0 && size > IDLE_SEGMENT_BYTES;
         if idle || size > SEGMENT_MAX_BYTES.min(self.limits.max_bytes / 4) {
-            self.rotate()?;
+            self.begins.get_or_insert(self.newest + 1);
         }
+        self.begin_segment()?;
         let records: Vec<(u64, &[u8])> = (self.newest + 1..)
             .zip(payloads.iter().map(Vec::as_slice))
             .collect();
@@ -271,6 +279,7 @@ impl Spool {
                         seq: header.seq,
                         devices,
                         stamp,
+                        withheld: Vec::new(),
                     });
                 }
                 Err(error) => {
@@ -305,6 +314,7 @@ impl Spool {
     /// When the disk does not take it: the newest reports are then sent again.
     pub fn close(&mut self) -> Result<(), SpoolError> {
         if self.ack_unwritten && self.newest > 0 {
+            self.begin_segment()?;
             self.write(&[(self.newest, &[])])?;
             self.ack_unwritten = false;
         }
@@ -333,11 +343,15 @@ impl Spool {
         Ok(path)
     }
 
-    fn rotate(&mut self) -> Result<(), SpoolError> {
-        let (segment, writer) =
-            Segment::create(&self.dir, self.newest + 1).map_err(at(&self.dir))?;
+    /// Begins a new segment, where one is due.
+    fn begin_segment(&mut self) -> Result<(), SpoolError> {
+        let Some(first) = self.begins else {
+            return Ok(());
+        };
+        let segment = Segment::create(&self.dir, first).map_err(at(&self.dir))?;
         self.segments.push_back(segment);
-        self.writer = writer;
+        self.newest = first - 1;
+        self.begins = None;
         Ok(())
     }
 
@@ -357,13 +371,15 @@ impl Spool {
         let Some(segment) = self.segments.back_mut() else {
             return Err(SpoolError::Closed);
         };
-        let written = self
-            .writer
+        let mut file = segment.open_for_append().map_err(at(&segment.path))?;
+        let written = file
             .write_all(&encoded.concat())
-            .and_then(|()| segment.sync(&self.writer));
+            .and_then(|()| segment.sync(&file));
         if let Err(source) = written {
             // Half of it must not stand before the next record.
-            let _ = self.writer.set_len(segment.bytes);
+            if file.set_len(segment.bytes).is_err() {
+                self.begins = Some(self.newest.saturating_add(GAP));
+            }
             return Err(SpoolError::Io {
                 path: segment.path.clone(),
                 source,
@@ -403,16 +419,17 @@ impl Spool {
                         .iter()
                         .find(|segment| segment.first == first)
                         .map_or(0, |segment| segment.records_after(self.acked.max(read)));
-                    log::error!(
-                        "❌ Spool segment {first} is damaged: {damaged} reports cannot be read"
-                    );
+                    if damaged > 0 {
+                        log::error!(
+                            "❌ Spool segment {first} is damaged: {damaged} reports cannot be read"
+                        );
+                    }
                     self.lost += damaged;
                     let Some(segment) = following else {
                         // The one that is written to: go on in a new one.
-                        self.rotate()?;
+                        self.begins.get_or_insert(self.newest + 1);
                         self.acked = self.newest;
                         self.reader = None;
-                        self.remove_acked();
                         return Ok(None);
                     };
                     self.acked = self.acked.max(segment.first - 1);
@@ -500,11 +517,19 @@ fn stream_id(dir: &Path) -> io::Result<String> {
             return Ok(text.to_owned());
         }
     }
-    let mut bytes = [0u8; 16];
-    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
-    let id = format!("{:032x}", u128::from_be_bytes(bytes));
+    let id = random_stream()?;
     write_atomic(&path, id.as_bytes())?;
     Ok(id)
+}
+
+/// A name for a stream of reports that no other has.
+///
+/// # Errors
+/// Where the system has no chance.
+pub(super) fn random_stream() -> io::Result<String> {
+    let mut bytes = [0u8; 16];
+    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+    Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
 }
 
 /// The stamp stands after the end of the deflated data, where an older agent

@@ -40,10 +40,13 @@ impl Stamp {
 }
 
 /// Puts the times of a report right, as far as that can be done: moves them to
-/// what is believed now where they are by the same monotonic clock, and marks
-/// those of a clock that was never set. It can be done again when still more is
-/// known.
+/// what is believed now where they are by the same monotonic clock, and
+/// withholds those of a clock that was never set. It is done afresh for each
+/// try, by what is known then. A report of which an earlier try arrived is
+/// known to the backend by its number, and the first stands; where none
+/// arrived, the later one knows better.
 pub(super) fn settle(report: &mut Pending, run: &str, line: &Line) {
+    report.restore_times();
     let Some(stamp) = &mut report.stamp else {
         return;
     };
@@ -59,11 +62,28 @@ pub(super) fn settle(report: &mut Pending, run: &str, line: &Line) {
         stamp.is_true = true;
     }
     if !stamp.is_true {
-        for device in devices {
-            // Without a time of its own an observation gets the time at which
-            // it arrives.
-            device.observed_at = None;
-            device.clock_unsynced = true;
+        // Without a time of its own an observation gets the time at which it
+        // arrives.
+        report.withhold_times();
+    }
+}
+
+impl Pending {
+    fn withhold_times(&mut self) {
+        let devices = self.devices.iter_mut();
+        self.withheld = devices
+            .map(|device| {
+                device.clock_unsynced = true;
+                device.observed_at.take()
+            })
+            .collect();
+    }
+
+    /// Undoes what the last try left out.
+    pub(super) fn restore_times(&mut self) {
+        for (device, at) in self.devices.iter_mut().zip(self.withheld.drain(..)) {
+            device.observed_at = at;
+            device.clock_unsynced = false;
         }
     }
 }
@@ -182,6 +202,7 @@ mod tests {
                 seq: 1,
                 devices: vec![device(first)],
                 stamp: Some(stamp),
+                withheld: Vec::new(),
             };
             // The second time, after a try that failed, changes nothing more.
             settle(&mut report, "here", &line);
@@ -199,10 +220,39 @@ mod tests {
             seq: 1,
             devices: vec![device(first)],
             stamp: None,
+            withheld: Vec::new(),
         };
         let line = line(at(true_zero), Trust::Known);
         settle(&mut report, "here", &line);
         let observed_at = report.devices[0].observed_at;
         assert_eq!(observed_at, Some(at(first)), "an older agent's");
+    }
+
+    #[test]
+    fn a_try_without_a_time_does_not_take_it_from_the_next() {
+        let stamp = Stamp {
+            run: "here".to_owned(),
+            wall_of_zero: at("1970-01-01T00:00:00Z"),
+            is_true: false,
+        };
+        let mut report = Pending {
+            seq: 1,
+            devices: vec![device("1970-01-01T00:00:10Z")],
+            stamp: Some(stamp),
+            withheld: Vec::new(),
+        };
+        let unset = line(at("1970-01-01T00:00:00Z"), Trust::Unset);
+        for _ in 0..2 {
+            settle(&mut report, "here", &unset);
+            assert_eq!(report.devices[0].observed_at, None);
+            assert!(report.devices[0].clock_unsynced);
+        }
+        let known = line(at("2026-11-24T10:00:00Z"), Trust::Known);
+        for _ in 0..2 {
+            settle(&mut report, "here", &known);
+            let observed_at = report.devices[0].observed_at;
+            assert_eq!(observed_at, Some(at("2026-11-24T10:00:10Z")));
+            assert!(!report.devices[0].clock_unsynced);
+        }
     }
 }

@@ -18,7 +18,8 @@ pub struct ReportState {
     pub duplicates: u64,
     /// Reports that the backend will never take, since the agent started.
     pub refused: u64,
-    /// Reports dropped because the spool was full, since it was made.
+    /// Reports dropped because the spool, or what memory holds while the disk
+    /// takes none, was full, since the spool was made.
     pub dropped: u64,
     /// Reports found damaged on disk, since the agent started.
     pub damaged: u64,

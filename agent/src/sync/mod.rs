@@ -121,6 +121,19 @@ impl Sync {
     /// Applies a configuration that was received whole and differs from the
     /// stored one.
     fn apply(&self, active: &ActiveConfig, document: &SiteDocument, state: &mut SyncState) {
+        state.backend_hash = Some(document.config_hash.clone());
+        let site = match check(document) {
+            Ok(site) => site,
+            Err(error) => {
+                log::error!("❌ Config refused: {error}; going on with the local configuration");
+                state.failed(&error);
+                return;
+            }
+        };
+        if active.hash.as_ref() == Some(&document.config_hash) {
+            self.save_again(active, document, state);
+            return;
+        }
         log::info!("📥 Config changed! Updating from backend...");
         log::info!(
             "   Old hash: {}",
@@ -130,16 +143,6 @@ impl Sync {
                 .map_or_else(|| "none".to_owned(), |hash| hash.short())
         );
         log::info!("   New hash: {}", document.config_hash.short());
-        state.backend_hash = Some(document.config_hash.clone());
-
-        let site = match check(document) {
-            Ok(site) => site,
-            Err(error) => {
-                log::error!("❌ Config refused: {error}; going on with the local configuration");
-                state.failed(&error);
-                return;
-            }
-        };
         for warning in &site.warnings {
             log::warn!("⚠️ Config: {}", shown(warning));
         }
@@ -171,6 +174,23 @@ impl Sync {
             }
         }
         log::info!("📢 Config updated, collector will reload on next cycle");
+    }
+
+    /// The configuration runs already, and is not what is on disk: the file was
+    /// edited, or the disk did not take it.
+    fn save_again(&self, active: &ActiveConfig, document: &SiteDocument, state: &mut SyncState) {
+        let applied_at = active.applied_at.unwrap_or_else(|| self.clock.now());
+        let before = state.save_error.take();
+        state.succeeded(document.config_hash.clone());
+        match self.store.save(&active.identity, document, applied_at) {
+            Ok(()) => log::info!("✅ The running configuration is saved again"),
+            Err(error) => {
+                state.failed(&PullError::NotSaved(error.to_string()));
+                if before != state.save_error {
+                    log::error!("❌ Config runs but is not saved: {error}");
+                }
+            }
+        }
     }
 
     fn swap(&self, identity: Identity, site: SiteConfig, document: &SiteDocument, now: Timestamp) {

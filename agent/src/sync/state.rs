@@ -27,6 +27,8 @@ pub struct SyncState {
     pub last_success_at: Option<Timestamp>,
     /// Why the backend's configuration was refused, where it was.
     pub refused: Option<String>,
+    /// Why the running configuration is not on disk, where it is not.
+    pub save_error: Option<String>,
 }
 
 impl SyncState {
@@ -42,6 +44,7 @@ impl SyncState {
         self.current_hash = Some(hash.clone());
         self.backend_hash = Some(hash);
         self.refused = None;
+        self.save_error = None;
     }
 
     /// A new configuration runs.
@@ -54,8 +57,10 @@ impl SyncState {
     pub(super) fn failed(&mut self, error: &PullError) {
         let text = excerpt(&error.to_string(), 500);
         self.last_sync_ok = Some(false);
-        if matches!(error, PullError::Refused(_)) {
-            self.refused = Some(text.clone());
+        match error {
+            PullError::Refused(_) => self.refused = Some(text.clone()),
+            PullError::NotSaved(error) => self.save_error = Some(excerpt(error, 300)),
+            _ => {}
         }
         self.last_sync_error = Some(text);
     }

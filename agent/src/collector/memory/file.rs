@@ -9,7 +9,7 @@
 //! sweep sees the devices again.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -78,7 +78,8 @@ pub(super) struct Loaded {
 pub(super) struct MemoryFile {
     path: PathBuf,
     id: u64,
-    log: Option<File>,
+    /// The log goes on from this file.
+    has_log: bool,
 }
 
 impl MemoryFile {
@@ -101,7 +102,7 @@ impl MemoryFile {
         let file = Self {
             path: path.to_owned(),
             id: loaded.id,
-            log: None,
+            has_log: false,
         };
         (file, loaded)
     }
@@ -118,7 +119,7 @@ impl MemoryFile {
         if let Some(parent) = self.path.parent() {
             fs::create_dir_all(parent)?;
         }
-        self.log = None;
+        self.has_log = false;
         let id = self.id.wrapping_add(1);
         let written = Written {
             id,
@@ -141,18 +142,17 @@ impl MemoryFile {
             lines.push(b'\n');
             Ok(())
         };
-        let mut log = match self.log.take() {
-            Some(log) => log,
-            None => {
-                line(&Line::After { after: self.id })?;
-                OpenOptions::new()
-                    .write(true)
-                    .create(true)
-                    .truncate(true)
-                    .mode(0o600)
-                    .open(log_path(&self.path))?
-            }
-        };
+        let mut options = OpenOptions::new();
+        if self.has_log {
+            options.append(true);
+        } else {
+            line(&Line::After { after: self.id })?;
+            options.write(true).create(true).truncate(true).mode(0o600);
+        }
+        // Opened for each write: no file of ours is in the way of a disk that
+        // is made read-only.
+        let mut log = options.open(log_path(&self.path))?;
+        self.has_log = false;
         for (ip, now) in devices {
             line(&Line::Device {
                 ip,
@@ -160,7 +160,7 @@ impl MemoryFile {
             })?;
         }
         log.write_all(&lines)?;
-        self.log = Some(log);
+        self.has_log = true;
         Ok(())
     }
 }

@@ -63,6 +63,17 @@ fn decode_header(bytes: &[u8; HEADER_BYTES]) -> (usize, u32, Header) {
     (u32_at(0) as usize, u32_at(4), header)
 }
 
+/// What was found when a segment was looked through.
+#[derive(Debug)]
+pub(super) struct Repaired {
+    /// The header of the last whole record.
+    pub(super) last: Option<Header>,
+    /// The bytes behind it.
+    pub(super) cut: u64,
+    /// Why they could not be cut off.
+    pub(super) unwritten: Option<io::Error>,
+}
+
 /// A segment's file and what it holds.
 #[derive(Debug)]
 pub(super) struct Segment {
@@ -83,16 +94,23 @@ pub(super) struct Segment {
 impl Segment {
     /// A new segment with nothing in it. The sync of its first record makes it
     /// and its name in the directory durable.
-    pub(super) fn create(dir: &Path, first: u64) -> io::Result<(Self, File)> {
+    pub(super) fn create(dir: &Path, first: u64) -> io::Result<Self> {
         let path = dir.join(format!("{first:020}{SUFFIX}"));
-        let mut file = OpenOptions::new()
+        let begun = OpenOptions::new()
             .append(true)
             .create(true)
             .mode(0o600)
-            .open(&path)?;
-        file.set_len(0)?;
-        file.write_all(MAGIC)?;
-        let segment = Self {
+            .open(&path)
+            .and_then(|mut file| {
+                file.set_len(0)?;
+                file.write_all(MAGIC)
+            });
+        if let Err(error) = begun {
+            // A full disk takes the name and not the first bytes.
+            let _ = fs::remove_file(&path);
+            return Err(error);
+        }
+        Ok(Self {
             path,
             is_new: true,
             first,
@@ -100,8 +118,7 @@ impl Segment {
             bytes: MAGIC_BYTES,
             touched: Instant::now(),
             written_before: None,
-        };
-        Ok((segment, file))
+        })
     }
 
     /// Waits until what was written to `file`, which is its own, is on the disk,
@@ -145,9 +162,9 @@ impl Segment {
         Ok(segment)
     }
 
-    /// Checks every record and cuts off what is not whole. Returns the last
-    /// whole record's header and the number of bytes cut.
-    pub(super) fn repair(&mut self) -> io::Result<(Option<Header>, u64)> {
+    /// Checks every record and cuts off what is not whole. Where the disk does
+    /// not take that, the segment is as if it were: its tail is not counted.
+    pub(super) fn repair(&mut self) -> io::Result<Repaired> {
         let mut reader = Reader::open(self)?;
         let mut whole = if reader.offset == MAGIC_BYTES {
             MAGIC_BYTES
@@ -162,17 +179,25 @@ impl Segment {
             self.count += u64::from(!payload.is_empty());
         }
         let cut = self.bytes - whole.min(self.bytes);
+        let mut unwritten = None;
         if cut > 0 || whole == 0 {
-            let mut file = OpenOptions::new().write(true).open(&self.path)?;
-            file.set_len(whole)?;
-            if whole == 0 {
-                file.write_all(MAGIC)?;
-                whole = MAGIC_BYTES;
-            }
-            file.sync_all()?;
-            self.bytes = whole;
+            unwritten = self.cut_to(whole).err();
+            self.bytes = whole.max(MAGIC_BYTES);
         }
-        Ok((last, cut))
+        Ok(Repaired {
+            last,
+            cut,
+            unwritten,
+        })
+    }
+
+    fn cut_to(&self, whole: u64) -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).open(&self.path)?;
+        file.set_len(whole)?;
+        if whole == 0 {
+            file.write_all(MAGIC)?;
+        }
+        file.sync_all()
     }
 
     pub(super) fn open_for_append(&self) -> io::Result<File> {

@@ -375,14 +375,17 @@ fn a_disk_that_says_no_is_an_error_and_loses_nothing_written() {
     let dir = tempfile::tempdir().unwrap();
     let mut spool = open(dir.path());
     append(&mut spool, "a");
-    // A handle that cannot be written stands for a full or read-only disk.
-    spool.writer = OpenOptions::new()
-        .read(true)
-        .open(only_segment(dir.path()))
-        .unwrap();
-    assert!(spool.append(&[&report("b")], &stamp(), &now()).is_err());
-    let mut spool = open(dir.path());
+    // A link to nowhere stands for a full or read-only disk.
+    let (path, away) = (only_segment(dir.path()), dir.path().join("away"));
+    fs::rename(&path, &away).unwrap();
+    std::os::unix::fs::symlink("/nonexistent/file", &path).unwrap();
+    for _ in 0..2 {
+        assert!(spool.append(&[&report("b")], &stamp(), &now()).is_err());
+    }
+    fs::rename(&away, &path).unwrap();
     append(&mut spool, "c");
+    drop(spool);
+    let mut spool = open(dir.path());
     assert_eq!(
         drain(&mut spool),
         [(1, "a".to_owned()), (2, "c".to_owned())]
@@ -398,6 +401,7 @@ fn refused_reports_are_kept_for_a_person_but_not_for_ever() {
             seq,
             stamp: None,
             devices: report("bad"),
+            withheld: Vec::new(),
         };
         assert!(spool.set_refused_aside(&pending).unwrap().exists());
     }

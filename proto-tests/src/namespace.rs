@@ -1,0 +1,53 @@
+//! Tests that run in namespaces of their own: what they mount, or whom they
+//! connect, nobody else sees, and it ends with them.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test harness fails loudly, with what it was doing"
+)]
+
+use std::env;
+use std::process::Command;
+
+const INSIDE: &str = "AV_TEST_INSIDE";
+
+/// Whether this is the process inside the namespaces, which are options of
+/// unshare(1), such as `--mount`. Outside, it starts that one by the test's own
+/// name, after `script` as the shell's, and demands that it succeeds; where
+/// namespaces are forbidden it says so and goes without. It is root inside,
+/// whoever it is outside.
+///
+/// # Panics
+/// When the test inside fails.
+#[must_use]
+pub fn inside(test: &str, namespaces: &[&str], script: &str) -> bool {
+    if env::var(INSIDE).as_deref() == Ok(test) {
+        return true;
+    }
+    let unshare = [&["--user", "--map-root-user"], namespaces].concat();
+    let possible = Command::new("unshare").args(&unshare).arg("true").output();
+    if !possible.as_ref().is_ok_and(|made| made.status.success()) {
+        eprintln!("SKIPPED {test}: this system lets nobody make namespaces: {possible:?}");
+        return false;
+    }
+    let script = format!("{script}\nexec \"$0\" --exact {test} --nocapture --test-threads=1");
+    let output = Command::new("unshare")
+        .args(&unshare)
+        .args(["sh", "-euc", &script])
+        .arg(env::current_exe().expect("the test's own path"))
+        .env(INSIDE, test)
+        .output()
+        .expect("unshare runs");
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "in namespaces of its own:\n{text}"
+    );
+    print!("{text}");
+    false
+}
