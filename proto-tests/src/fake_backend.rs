@@ -97,6 +97,8 @@ struct Shared {
     older: AtomicBool,
     /// How far its clock is ahead.
     ahead: Mutex<jiff::SignedDuration>,
+    /// Its answers do not say the time.
+    dateless: AtomicBool,
     stopped: AtomicBool,
 }
 
@@ -132,6 +134,7 @@ impl FakeBackend {
             reports: Mutex::new(Vec::new()),
             older: AtomicBool::new(false),
             ahead: Mutex::default(),
+            dateless: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
         });
         let for_thread = Arc::clone(&shared);
@@ -183,6 +186,11 @@ impl FakeBackend {
         *lock(&self.shared.ahead) = by;
     }
 
+    /// From now on without a `Date`, or with one again.
+    pub fn set_dateless(&self, dateless: bool) {
+        self.shared.dateless.store(dateless, Ordering::SeqCst);
+    }
+
     /// The requests so far.
     #[must_use]
     pub fn seen(&self) -> Vec<Seen> {
@@ -223,10 +231,14 @@ struct Wire<'a> {
 }
 
 impl Wire<'_> {
-    /// Now, as HTTP has it.
+    /// The header that says what time it is, where there is one.
     fn date(&self) -> String {
+        if self.shared.dateless.load(Ordering::SeqCst) {
+            return String::new();
+        }
         let now = jiff::Timestamp::now() + *lock(&self.shared.ahead);
-        now.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
+        now.strftime("Date: %a, %d %b %Y %H:%M:%S GMT\r\n")
+            .to_string()
     }
 }
 
@@ -314,10 +326,7 @@ fn answer_poll(
             let header = format!("ETag: {etag}\r\n{says}");
             if seen.header("if-none-match") == Some(&etag) {
                 let date = stream.date();
-                return write!(
-                    stream,
-                    "HTTP/1.1 304 Not Modified\r\nDate: {date}\r\n{header}\r\n"
-                );
+                return write!(stream, "HTTP/1.1 304 Not Modified\r\n{date}{header}\r\n");
             }
             respond(stream, "200 OK", &header, site.to_string().as_bytes())
         }
@@ -390,7 +399,7 @@ fn respond(stream: &mut Wire<'_>, status: &str, headers: &str, body: &[u8]) -> s
     let date = stream.date();
     write!(
         stream,
-        "HTTP/1.1 {status}\r\nDate: {}\r\nContent-Type: application/json\r\n{headers}Content-Length: {}\r\n\r\n",
+        "HTTP/1.1 {status}\r\n{}Content-Type: application/json\r\n{headers}Content-Length: {}\r\n\r\n",
         date,
         body.len()
     )?;

@@ -217,13 +217,14 @@ impl Reporter {
     }
 
     /// Now, for the spool: file times are by the machine's clock, and compare
-    /// with it only where it is right.
+    /// with it only where it is known to be right: one that is only believed may
+    /// have been set by years just now.
     fn now(&self) -> Now {
         let line = self.clock.line();
         let at = self.clock.monotonic();
         Now {
             at,
-            machine: matches!(line.trust, Trust::Known | Trust::Believed).then(|| line.wall(at)),
+            machine: (line.trust == Trust::Known).then(|| line.wall(at)),
         }
     }
 

@@ -88,7 +88,7 @@ impl Queue {
     /// Tries the disk, where that is due.
     pub(super) fn tend(&mut self, now: &Now) {
         if self.tend_at().is_some_and(|at| at <= Instant::now()) {
-            self.to_disk(now);
+            self.write_down(now);
         }
     }
 
@@ -100,7 +100,7 @@ impl Queue {
             self.memory.push_back((stamp.clone(), report));
         }
         self.memory.push_back((stamp.clone(), devices));
-        self.to_disk(now);
+        self.write_down(now);
         let mut dropped = 0;
         let mut kept: usize = self.memory.iter().map(|(_, devices)| devices.len()).sum();
         while kept > DEVICES_IN_MEMORY && self.memory.len() > 1 {
@@ -115,7 +115,7 @@ impl Queue {
     }
 
     /// What waits in memory, to disk, in order and as far as it goes.
-    fn to_disk(&mut self, now: &Now) {
+    fn write_down(&mut self, now: &Now) {
         self.tried_disk = Some(Instant::now());
         if let Err(error) = self.open().and_then(|()| self.append(now)) {
             self.disk_failed(&error);
@@ -269,7 +269,7 @@ impl Queue {
     /// Writes down what can be, before the end.
     pub(super) fn close(&mut self, now: &Now) {
         if self.tend_at().is_some() {
-            self.to_disk(now);
+            self.write_down(now);
         }
         match self.in_memory() {
             0 => {}
