@@ -270,13 +270,15 @@ fn a_search_finds_projectors_of_class_2() {
         .collect();
     let mut search = Search::at(port).unwrap();
     for target in targets {
-        search.ask(target).unwrap();
+        search.ask(target);
     }
-    let found: Vec<(IpAddr, String)> = search
+    let mut found: Vec<(IpAddr, String)> = search
         .finish(Duration::from_secs(2))
+        .unwrap()
         .into_iter()
         .map(|found| (found.ip, found.mac.to_string()))
         .collect();
+    found.sort();
     let expected: Vec<(IpAddr, String)> = (1..=3)
         .map(|n| {
             (

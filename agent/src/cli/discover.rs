@@ -16,14 +16,14 @@ use super::output::{self, DOUBTFUL, FAINT, GOOD};
 use super::table::{Cell, Table};
 use super::{Exit, Outcome};
 use crate::config::{Identity, parse};
-use crate::discover::look::{Look, Pace, Says};
+use crate::discover::look::{Look, Pace};
 use crate::discover::maker::Makers;
 use crate::discover::network::{ADDRESSES_MAX, Network, addresses};
-use crate::discover::proposal::{Evidence, propose};
+use crate::discover::proposal::{Evidence, PJLINK_PORT, propose};
 use crate::driver::Drivers;
 use crate::driver::workers::Workers;
 use crate::http_client::{HttpClient, error_of};
-use crate::pjlink::search;
+use crate::pjlink::search::{Hearing, Search, WAIT};
 use crate::supervisor::Health;
 
 /// A backend's answer to suggestions is short.
@@ -89,7 +89,7 @@ Options:
             rate: given.number("rate", 1, 10_000)?.unwrap_or(100),
             search_wait: given
                 .number("search-wait", 0, 60)?
-                .map_or(search::WAIT, |seconds| Duration::from_secs(seconds.into())),
+                .map_or(WAIT, |seconds| Duration::from_secs(seconds.into())),
             community_env: given.options("community-env")?,
             json: given.has("json"),
             suggest: given.has("suggest"),
@@ -118,12 +118,10 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let health = Health::default();
     let drivers = Drivers::start(&health);
     let workers = Workers::new(&health);
-    let mut says = |what: Says<'_>| {
-        let _ = match what {
-            Says::Step(_) if arguments.quiet || !io::stderr().is_terminal() => Ok(()),
-            Says::Step(what) => writeln!(anstream::stderr(), "{FAINT}{what}{FAINT:#}"),
-            Says::Warning(what) => writeln!(anstream::stderr(), "{DOUBTFUL}⚠{DOUBTFUL:#} {what}"),
-        };
+    let mut says = |what: &str| {
+        if !arguments.quiet && io::stderr().is_terminal() {
+            let _ = writeln!(anstream::stderr(), "{FAINT}{what}{FAINT:#}");
+        }
     };
     let seen = Look {
         addresses: &addresses,
@@ -131,6 +129,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
         communities: &communities,
         pace: Pace::new(arguments.rate),
         workers: &workers,
+        search: search(arguments.search_wait)?,
         search_wait: arguments.search_wait,
     }
     .run(&drivers, &mut says);
@@ -162,6 +161,23 @@ pub fn run(arguments: &Arguments) -> Outcome {
         }
     }
     Ok(Exit::Good)
+}
+
+/// The search of PJLink class 2, where it is wanted. Says what it cannot hear.
+fn search(wait: Duration) -> Result<Option<Search>, String> {
+    if wait.is_zero() {
+        return Ok(None);
+    }
+    let search = Search::start().map_err(|error| format!("PJLink search: {error}"))?;
+    if search.hearing() == Hearing::Partly {
+        let _ = writeln!(
+            anstream::stderr(),
+            "{DOUBTFUL}⚠{DOUBTFUL:#} UDP port {PJLINK_PORT} is another program's, most likely an \
+             agent's with AV_PJLINK_NOTICES: projectors that answer the PJLink search to that \
+             port are not heard. As root they are, or while the agent is stopped"
+        );
+    }
+    Ok(Some(search))
 }
 
 /// The running configuration's identity and the site's name.

@@ -4,7 +4,6 @@
 //! are asked only where ping or ARP found something.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -22,7 +21,7 @@ use super::proposal::{Evidence, PJLINK_PORT, PjlinkEvidence, SnmpEvidence};
 use crate::driver::workers::Workers;
 use crate::driver::{Prober, Reply};
 use crate::finding::Finding;
-use crate::pjlink::search::{Hearing, Search};
+use crate::pjlink::search::Search;
 
 /// Up to so many addresses, each is asked everything.
 pub const ASK_ALL_MAX: usize = 1024;
@@ -35,18 +34,6 @@ const STUCK_AFTER: Duration = Duration::from_secs(60);
 const PUBLIC: &str = "public";
 /// `sysObjectID.0` (RFC 3418).
 const SYS_OBJECT_ID: &str = "1.3.6.1.2.1.1.2.0";
-/// How often a projector is searched for: datagrams get lost.
-const SEARCH_ROUNDS: u32 = 2;
-
-/// What happens, for whoever waits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Says<'a> {
-    /// What is done now.
-    Step(&'a str),
-    /// Why something may be missing in what is found.
-    Warning(&'a str),
-}
-
 /// How fast is asked.
 #[derive(Debug)]
 pub struct Pace {
@@ -96,9 +83,11 @@ pub struct Look<'a> {
     pub pace: Pace,
     /// For connections, which block.
     pub workers: &'a Workers,
-    /// How long answers to the search of PJLink class 2 are waited for after
-    /// the last question; zero: there is no search. By the standard a projector
-    /// takes up to 10 s: [`crate::pjlink::search::WAIT`].
+    /// The search of PJLink class 2, which tells the interface's address also
+    /// from behind a router; `None`: there is none.
+    pub search: Option<Search>,
+    /// How long its answers are waited for after the last question:
+    /// [`crate::pjlink::search::WAIT`].
     pub search_wait: Duration,
 }
 
@@ -108,44 +97,42 @@ impl Look<'_> {
     pub fn run(
         mut self,
         prober: &dyn Prober,
-        says: &mut dyn FnMut(Says<'_>),
+        says: &mut dyn FnMut(&str),
     ) -> BTreeMap<IpAddr, Evidence> {
-        let mut step = |what: &str| says(Says::Step(what));
         let mut seen: BTreeMap<IpAddr, Evidence> = BTreeMap::new();
-        step(&format!("{} addresses: ping", self.addresses.len()));
+        says(&format!("{} addresses: ping", self.addresses.len()));
         self.ping(prober, &mut seen);
-        step("ARP, PJLink search");
-        self.arp(&mut seen, &mut step);
-        // Its answers take their time, in which everything else goes on.
-        let mut searching = Searching::start(self.search_wait, says);
-        self.search(searching.as_mut(), &seen);
-        let wide: Vec<IpAddr> = if self.addresses.len() <= ASK_ALL_MAX {
-            self.addresses.to_vec()
+        says("ARP");
+        self.arp(&mut seen, says);
+        // Datagrams get lost, so each is searched for twice. The answers take
+        // their time, in which everything else goes on.
+        let first: Vec<IpAddr> = seen.keys().copied().collect();
+        self.search(&first, true);
+        let wide: &[IpAddr] = if self.addresses.len() <= ASK_ALL_MAX {
+            self.addresses
         } else {
-            seen.keys().copied().collect()
+            &first
         };
-        let mut step = |what: &str| says(Says::Step(what));
-        step(&format!("{} addresses: SNMP", wide.len()));
-        self.snmp(&wide, prober, &mut seen);
-        step(&format!("{} addresses: PJLink port", wide.len()));
-        self.ports(&wide, &[PJLINK_PORT], &mut seen);
-        self.search(searching.as_mut(), &seen);
+        says(&format!("{} addresses: SNMP", wide.len()));
+        self.snmp(wide, prober, &mut seen);
+        says(&format!("{} addresses: PJLink port", wide.len()));
+        self.ports(wide, &[PJLINK_PORT], &mut seen);
         let alive: Vec<IpAddr> = seen.keys().copied().collect();
-        step(&format!("{} found: ports, PJLink", alive.len()));
+        self.search(&alive, true);
+        says(&format!("{} found: ports, PJLink", alive.len()));
         self.ports(&alive, &PORTS[1..], &mut seen);
-        self.search(searching.as_mut(), &seen);
-        let open = |(_, evidence): &(&IpAddr, &Evidence)| evidence.ports.contains(&PJLINK_PORT);
-        let asked: Vec<IpAddr> = seen.iter().filter(open).map(|(ip, _)| *ip).collect();
-        self.pjlink(&asked, prober, &mut seen);
-        if let Some(searching) = searching {
-            searching.finish(self.addresses, &mut seen, says);
-        }
-        let only_searched: Vec<IpAddr> = seen
-            .iter()
-            .filter(|(ip, evidence)| evidence.searched && asked.binary_search(ip).is_err())
-            .map(|(ip, _)| *ip)
-            .collect();
-        self.pjlink(&only_searched, prober, &mut seen);
+        let mut late = alive.clone();
+        late.retain(|ip| first.binary_search(ip).is_err());
+        self.search(&late, false);
+        let mut open = alive;
+        open.retain(|ip| {
+            seen.get(ip)
+                .is_some_and(|it| it.ports.contains(&PJLINK_PORT))
+        });
+        self.pjlink(&open, prober, &mut seen);
+        let mut searched = self.searched(&mut seen, says);
+        searched.retain(|ip| open.binary_search(ip).is_err());
+        self.pjlink(&searched, prober, &mut seen);
         seen.retain(|_, evidence| evidence.is_alive());
         seen
     }
@@ -161,9 +148,11 @@ impl Look<'_> {
         for (ticket, ip) in targets.iter().enumerate() {
             self.pace.turn();
             begin(*ip, Reply::new(ticket, to.clone()));
+            self.search.iter_mut().for_each(Search::hear);
         }
         drop(to);
         while let Ok(done) = findings.recv_timeout(STUCK_AFTER) {
+            self.search.iter_mut().for_each(Search::hear);
             if let Some(ip) = targets.get(done.ticket) {
                 take(*ip, done.finding);
             }
@@ -186,9 +175,9 @@ impl Look<'_> {
         );
     }
 
-    fn arp(&mut self, seen: &mut BTreeMap<IpAddr, Evidence>, step: &mut dyn FnMut(&str)) {
+    fn arp(&mut self, seen: &mut BTreeMap<IpAddr, Evidence>, says: &mut dyn FnMut(&str)) {
         let asked = arp::ask(self.addresses, &mut self.pace).unwrap_or_else(|error| {
-            step(&format!(
+            says(&format!(
                 "ARP not asked ({error}); the system's table serves"
             ));
             Default::default()
@@ -257,15 +246,55 @@ impl Look<'_> {
         }
     }
 
-    /// Searches where something was seen so far, each [`SEARCH_ROUNDS`] times
-    /// at the most.
-    fn search(&mut self, searching: Option<&mut Searching>, seen: &BTreeMap<IpAddr, Evidence>) {
-        let Some(searching) = searching else { return };
-        let broadcasts = self.broadcasts.iter().copied().map(IpAddr::from);
-        let alive = seen.keys().copied().filter(IpAddr::is_ipv4);
-        for ip in broadcasts.chain(alive) {
-            searching.ask(ip, &mut self.pace);
+    /// Asks whether projectors of class 2 are at `targets`, and all that hear
+    /// a broadcast.
+    fn search(&mut self, targets: &[IpAddr], broadcast: bool) {
+        let Some(search) = &mut self.search else {
+            return;
+        };
+        let broadcasts: &[Ipv4Addr] = if broadcast { self.broadcasts } else { &[] };
+        let broadcasts = broadcasts.iter().copied().map(IpAddr::from);
+        for ip in broadcasts.chain(targets.iter().copied()) {
+            if ip.is_ipv4() {
+                self.pace.turn();
+                search.ask(SocketAddr::new(ip, PJLINK_PORT));
+                search.hear();
+            }
         }
+    }
+
+    /// Waits for the last answers to the search: who answered.
+    fn searched(
+        &mut self,
+        seen: &mut BTreeMap<IpAddr, Evidence>,
+        says: &mut dyn FnMut(&str),
+    ) -> Vec<IpAddr> {
+        let mut searched = Vec::new();
+        let Some(search) = self.search.take() else {
+            return searched;
+        };
+        let left = search.left(self.search_wait);
+        if !left.is_zero() {
+            let seconds = left.as_secs() + 1;
+            says(&format!(
+                "PJLink search: a projector may take 10 s to answer, {seconds} s more"
+            ));
+        }
+        let found = search.finish(self.search_wait).unwrap_or_else(|error| {
+            says(&format!("PJLink search: {error}"));
+            Vec::new()
+        });
+        for answer in found {
+            // One that heard a broadcast may be of another network.
+            if self.addresses.binary_search(&answer.ip).is_ok() {
+                let evidence = seen.entry(answer.ip).or_default();
+                evidence.searched = true;
+                let MacAddr(a, b, c, d, e, f) = answer.mac;
+                evidence.mac.get_or_insert(Mac([a, b, c, d, e, f]));
+                searched.push(answer.ip);
+            }
+        }
+        searched
     }
 
     fn pjlink(
@@ -291,92 +320,6 @@ impl Look<'_> {
                 }
             },
         );
-    }
-}
-
-/// The search of PJLink class 2, which tells the interface's address also from
-/// behind a router.
-struct Searching {
-    search: Search,
-    wait: Duration,
-    /// How often each was asked.
-    asked: BTreeMap<IpAddr, u32>,
-    /// Whether anything could be sent, and what went wrong first.
-    sent: bool,
-    problem: Option<io::Error>,
-}
-
-impl Searching {
-    /// `None` where there is none.
-    fn start(wait: Duration, says: &mut dyn FnMut(Says<'_>)) -> Option<Self> {
-        if wait.is_zero() {
-            return None;
-        }
-        let search = match Search::start() {
-            Ok(search) => search,
-            Err(error) => {
-                says(Says::Warning(&format!("no PJLink search: {error}")));
-                return None;
-            }
-        };
-        if search.hearing() == Hearing::Partly {
-            says(Says::Warning(&format!(
-                "UDP port {PJLINK_PORT} is another program's, an agent's with AV_PJLINK_NOTICES \
-                 most likely: projectors that answer the PJLink search to that port are not \
-                 heard. As root they are, or while the agent is stopped"
-            )));
-        }
-        Some(Self {
-            search,
-            wait,
-            asked: BTreeMap::new(),
-            sent: false,
-            problem: None,
-        })
-    }
-
-    fn ask(&mut self, ip: IpAddr, pace: &mut Pace) {
-        let asked = self.asked.entry(ip).or_default();
-        if *asked == SEARCH_ROUNDS {
-            return;
-        }
-        *asked += 1;
-        pace.turn();
-        match self.search.ask(SocketAddr::new(ip, PJLINK_PORT)) {
-            Ok(()) => self.sent = true,
-            Err(error) => {
-                self.problem.get_or_insert(error);
-            }
-        }
-    }
-
-    /// Waits for the last answers.
-    fn finish(
-        self,
-        addresses: &[IpAddr],
-        seen: &mut BTreeMap<IpAddr, Evidence>,
-        says: &mut dyn FnMut(Says<'_>),
-    ) {
-        // That one of many has no route is nothing to tell.
-        if let (false, Some(error)) = (self.sent, &self.problem) {
-            says(Says::Warning(&format!("PJLink search: {error}")));
-        }
-        let left = self.search.left(self.wait);
-        if !left.is_zero() {
-            let seconds = left.as_secs() + 1;
-            says(Says::Step(&format!(
-                "PJLink search: a projector may take 10 s to answer, {seconds} s more"
-            )));
-        }
-        for answer in self.search.finish(self.wait) {
-            // One that heard a broadcast may be of another network.
-            if addresses.binary_search(&answer.ip).is_ok() {
-                let evidence = seen.entry(answer.ip).or_default();
-                evidence.searched = true;
-                let MacAddr(a, b, c, d, e, f) = answer.mac;
-                evidence.mac.get_or_insert(Mac([a, b, c, d, e, f]));
-            }
-        }
     }
 }
 
@@ -447,6 +390,7 @@ mod tests {
             communities: &[Secret::new("public"), Secret::new("own")],
             pace: Pace::new(rate),
             workers: &workers,
+            search: None,
             search_wait: Duration::ZERO,
         }
         .run(&prober, &mut |_| {});

@@ -1,20 +1,17 @@
 //! Which projectors a network has: the search of class 2.
 //!
 //! By the standard a projector waits up to 10 s before it answers, at random,
-//! and answers to port 4352 of whoever asked, from whatever port that was. The
-//! answers are therefore heard by a thread, while the caller asks and does
-//! something else.
+//! and answers to port 4352 of whoever asked, from whatever port that was. So a
+//! search goes on while the caller does something else: [`Search::hear`] takes
+//! the answers that are there.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use pnet::util::MacAddr;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 use super::udp::{MESSAGE_MAX, Message, PORT, SEARCH};
 use crate::driver::wire;
@@ -23,10 +20,12 @@ use crate::driver::wire;
 /// its answer, and a second for the network.
 pub const WAIT: Duration = Duration::from_secs(11);
 
-/// How often the thread that hears looks whether it is to end.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// It holds one datagram.
-const STACK_BYTES: usize = 128 * 1024;
+/// Between two looks at the end of a search.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Datagrams of one look: the kernel holds no more of them.
+const LOOK_MAX: usize = 1000;
+/// Anybody can send answers, in anybody's name.
+const FOUND_MAX: usize = 65_536;
 /// The longest header of IPv4 (RFC 791), and that of UDP (RFC 768).
 const HEADERS_MAX: usize = 60 + UDP_HEADER;
 const UDP_HEADER: usize = 8;
@@ -53,22 +52,25 @@ pub enum Hearing {
     Partly,
 }
 
-/// A search that is under way: answers are heard from its start on. IPv4 only,
-/// as the standard has it.
+/// A search that is under way. IPv4 only, as the standard has it.
 #[derive(Debug)]
 pub struct Search {
+    /// Questions leave it; answers come to it where there are no `copies`.
     socket: UdpSocket,
+    /// Whole packets, of which those to one of the two ports count.
+    copies: Option<(UdpSocket, [u16; 2])>,
     hearing: Hearing,
-    ears: Vec<JoinHandle<BTreeMap<IpAddr, MacAddr>>>,
-    over: Arc<AtomicBool>,
+    found: Vec<Found>,
     last_asked: Option<Instant>,
+    /// What was wrong with the first question that could not be sent.
+    problem: Option<io::Error>,
 }
 
 impl Search {
-    /// Begins to hear answers.
+    /// Begins; nothing is asked yet.
     ///
     /// # Errors
-    /// When no socket or no thread can be had.
+    /// When no socket can be had.
     pub fn start() -> io::Result<Self> {
         Self::at(PORT)
     }
@@ -81,40 +83,37 @@ impl Search {
         Self::with(port, copies)
     }
 
-    fn with(port: u16, copies: impl FnOnce() -> io::Result<UdpSocket>) -> io::Result<Self> {
+    fn with(port: u16, copies: fn([u16; 2]) -> io::Result<UdpSocket>) -> io::Result<Self> {
         let any = Ipv4Addr::UNSPECIFIED;
-        let (socket, copies, hearing) = match UdpSocket::bind((any, port)) {
-            Ok(socket) => (socket, None, Hearing::Port),
+        let mut search = match UdpSocket::bind((any, port)) {
+            Ok(socket) => Self::new(socket, Hearing::Port),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                let socket = UdpSocket::bind((any, 0))?;
-                match copies() {
-                    Ok(copies) => (socket, Some(copies), Hearing::Copies),
-                    Err(_) => (socket, None, Hearing::Partly),
-                }
+                Self::new(UdpSocket::bind((any, 0))?, Hearing::Partly)
             }
             Err(error) => return Err(error),
         };
-        socket.set_broadcast(true)?;
-        let over = Arc::new(AtomicBool::new(false));
-        let own = (socket.try_clone()?, None);
-        let ears = std::iter::once(own)
-            .chain(copies.map(|copies| (copies, Some(port))))
-            .map(|(socket, copied)| {
-                socket.set_read_timeout(Some(LOOK_EVERY))?;
-                let over = Arc::clone(&over);
-                thread::Builder::new()
-                    .name("pj-search".to_owned())
-                    .stack_size(STACK_BYTES)
-                    .spawn(move || hear(&socket, copied, &over))
-            })
-            .collect::<io::Result<_>>()?;
-        Ok(Self {
+        search.socket.set_broadcast(true)?;
+        search.socket.set_nonblocking(true)?;
+        if search.hearing == Hearing::Partly {
+            let ports = [port, search.socket.local_addr()?.port()];
+            if let Ok(copies) = copies(ports) {
+                copies.set_nonblocking(true)?;
+                search.copies = Some((copies, ports));
+                search.hearing = Hearing::Copies;
+            }
+        }
+        Ok(search)
+    }
+
+    fn new(socket: UdpSocket, hearing: Hearing) -> Self {
+        Self {
             socket,
+            copies: None,
             hearing,
-            ears,
-            over,
+            found: Vec::new(),
             last_asked: None,
-        })
+            problem: None,
+        }
     }
 
     /// How answers to the standard's port are heard.
@@ -125,14 +124,50 @@ impl Search {
 
     /// Asks `target`, the broadcast address of a network or the address of one
     /// projector. Only projectors of class 2 answer.
-    ///
-    /// # Errors
-    /// When it could not be sent.
-    pub fn ask(&mut self, target: SocketAddr) -> io::Result<()> {
+    pub fn ask(&mut self, target: SocketAddr) {
         wire::sent(target.ip(), "%2SRCH");
-        self.socket.send_to(SEARCH, target)?;
-        self.last_asked = Some(Instant::now());
-        Ok(())
+        match self.socket.send_to(SEARCH, target) {
+            Ok(_) => self.last_asked = Some(Instant::now()),
+            Err(error) => {
+                self.problem.get_or_insert(error);
+            }
+        }
+    }
+
+    /// Takes the answers that are there. The kernel keeps some 200 until then.
+    pub fn hear(&mut self) {
+        let mut bytes = [0; HEADERS_MAX + MESSAGE_MAX];
+        for _ in 0..LOOK_MAX {
+            let (socket, ports) = match &self.copies {
+                Some((copies, ports)) => (copies, Some(ports)),
+                None => (&self.socket, None),
+            };
+            match socket.recv_from(&mut bytes) {
+                Ok((length, from)) => {
+                    let bytes = bytes.get(..length).unwrap_or_default();
+                    let datagram = match ports {
+                        Some(ports) => payload_to(*ports, bytes),
+                        None => Some(bytes),
+                    };
+                    if let Some(datagram) = datagram {
+                        self.take(from.ip(), datagram);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // What was sent earlier found a closed port, or nobody.
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn take(&mut self, ip: IpAddr, datagram: &[u8]) {
+        wire::received(ip, String::from_utf8_lossy(datagram));
+        if let Some(Message::Found(mac)) = Message::parse(datagram) {
+            let is_new = self.found.iter().all(|found| found.ip != ip);
+            if is_new && self.found.len() < FOUND_MAX {
+                self.found.push(Found { ip, mac });
+            }
+        }
     }
 
     /// How long it is until `wait` after the last question; nothing where none
@@ -143,66 +178,54 @@ impl Search {
             .map_or(Duration::ZERO, |asked| wait.saturating_sub(asked.elapsed()))
     }
 
-    /// Waits until `wait` after the last question: who answered, each once, by
-    /// address.
-    #[must_use]
-    pub fn finish(self, wait: Duration) -> Vec<Found> {
-        thread::sleep(self.left(wait));
-        self.over.store(true, Ordering::Release);
-        let mut found = BTreeMap::new();
-        for ear in self.ears {
-            found.extend(ear.join().unwrap_or_default());
-        }
-        found
-            .into_iter()
-            .map(|(ip, mac)| Found { ip, mac })
-            .collect()
-    }
-}
-
-/// A socket that gets copies of all UDP packets that come to this machine,
-/// whoever has the port that they are for.
-fn copies() -> io::Result<UdpSocket> {
-    Ok(Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::UDP))?.into())
-}
-
-/// Hears answers until it is `over`. A socket of copies gives whole packets,
-/// of which those to the port `copied` count.
-fn hear(socket: &UdpSocket, copied: Option<u16>, over: &AtomicBool) -> BTreeMap<IpAddr, MacAddr> {
-    let mut found = BTreeMap::new();
-    let mut bytes = [0; HEADERS_MAX + MESSAGE_MAX];
-    while !over.load(Ordering::Acquire) {
-        match socket.recv_from(&mut bytes) {
-            Ok((length, from)) => {
-                let bytes = bytes.get(..length).unwrap_or_default();
-                let datagram = match copied {
-                    None => bytes,
-                    Some(port) => match payload_to(port, bytes) {
-                        Some(payload) => payload,
-                        None => continue,
-                    },
-                };
-                wire::received(from.ip(), String::from_utf8_lossy(datagram));
-                if let Some(Message::Found(mac)) = Message::parse(datagram) {
-                    found.insert(from.ip(), mac);
-                }
+    /// Hears until `wait` after the last question: who answered, each once.
+    ///
+    /// # Errors
+    /// When none of the questions could be sent.
+    pub fn finish(mut self, wait: Duration) -> io::Result<Vec<Found>> {
+        loop {
+            self.hear();
+            let left = self.left(wait);
+            if left.is_zero() {
+                break;
             }
-            Err(error) => match error.kind() {
-                io::ErrorKind::WouldBlock
-                | io::ErrorKind::TimedOut
-                | io::ErrorKind::Interrupted => {}
-                // What was sent earlier found a closed port or nobody. Of any
-                // other kind there must not be one after the other.
-                _ => thread::sleep(Duration::from_millis(1)),
-            },
+            thread::sleep(LOOK_EVERY.min(left));
+        }
+        match (self.last_asked, self.problem) {
+            (None, Some(error)) => Err(error),
+            _ => Ok(self.found),
         }
     }
-    found
 }
 
-/// What an IPv4 packet (RFC 791) with a UDP datagram (RFC 768) to `port`
-/// carries.
-fn payload_to(port: u16, packet: &[u8]) -> Option<&[u8]> {
+/// A socket that gets copies of the UDP packets that come to this machine for
+/// `ports`, whoever has them. The kernel sorts out the others; whatever comes
+/// is looked at in any case.
+fn copies(ports: [u16; 2]) -> io::Result<UdpSocket> {
+    // BPF_LDX|BPF_B|BPF_MSH: X = length of the IPv4 header at the start
+    const HEADER_LENGTH: u16 = 0xb1;
+    // BPF_LD|BPF_H|BPF_IND: two bytes at X + k
+    const TWO_BYTES_AFTER_HEADER: u16 = 0x48;
+    // BPF_JMP|BPF_JEQ|BPF_K
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    // BPF_RET|BPF_K: so many bytes of the packet
+    const RETURN: u16 = 0x06;
+    let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::UDP))?;
+    let [one, other] = ports.map(u32::from);
+    socket.attach_filter(&[
+        SockFilter::new(HEADER_LENGTH, 0, 0, 0),
+        SockFilter::new(TWO_BYTES_AFTER_HEADER, 0, 0, 2),
+        SockFilter::new(JUMP_IF_EQUAL, 2, 0, one),
+        SockFilter::new(JUMP_IF_EQUAL, 1, 0, other),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ])?;
+    Ok(socket.into())
+}
+
+/// What an IPv4 packet (RFC 791) with a UDP datagram (RFC 768) to one of
+/// `ports` carries.
+fn payload_to(ports: [u16; 2], packet: &[u8]) -> Option<&[u8]> {
     let first = *packet.first()?;
     let words = usize::from(first & 0x0f);
     if first >> 4 != 4 || words < 5 {
@@ -210,7 +233,7 @@ fn payload_to(port: u16, packet: &[u8]) -> Option<&[u8]> {
     }
     let udp = packet.get(words * 4..)?;
     let to = u16::from_be_bytes(udp.get(2..4)?.try_into().ok()?);
-    if to != port {
+    if !ports.contains(&to) {
         return None;
     }
     udp.get(UDP_HEADER..)
@@ -250,7 +273,7 @@ mod tests {
         somebodys_port().1
     }
 
-    fn refused() -> io::Result<UdpSocket> {
+    fn refused(_: [u16; 2]) -> io::Result<UdpSocket> {
         Err(io::ErrorKind::PermissionDenied.into())
     }
 
@@ -261,13 +284,13 @@ mod tests {
         assert_eq!(search.hearing(), Hearing::Port);
         for says in [ANSWER, b"%2ACKN=nonsense\r", b"\xff\x00"] {
             for port in [None, Some(port)] {
-                search.ask(answering(says, port)).unwrap();
+                search.ask(answering(says, port));
             }
         }
         let wait = Duration::from_millis(600);
         assert!(search.left(PATIENT) > wait);
         let ip = IpAddr::from(Ipv4Addr::LOCALHOST);
-        assert_eq!(search.finish(wait), [Found { ip, mac: MAC }]);
+        assert_eq!(search.finish(wait).unwrap(), [Found { ip, mac: MAC }]);
     }
 
     #[test]
@@ -275,33 +298,37 @@ mod tests {
         let (taken, port) = somebodys_port();
         let to_the_port = answering(ANSWER, Some(port));
         let back = answering(ANSWER, None);
-        for (target, found) in [(to_the_port, 0), (back, 1)] {
-            let mut search = Search::with(port, refused).unwrap();
+        let found = |mut search: Search, target| {
+            search.ask(target);
+            search.finish(Duration::from_millis(600)).unwrap().len()
+        };
+        for (target, count) in [(to_the_port, 0), (back, 1)] {
+            let search = Search::with(port, refused).unwrap();
             assert_eq!(search.hearing(), Hearing::Partly);
-            search.ask(target).unwrap();
-            let answers = search.finish(Duration::from_millis(600));
-            assert_eq!(answers.len(), found);
+            assert_eq!(found(search, target), count);
         }
         // Where this process may have copies, the program still has its own.
-        let Ok(copies) = copies() else { return };
-        let mut search = Search::with(port, || Ok(copies)).unwrap();
-        assert_eq!(search.hearing(), Hearing::Copies);
-        search.ask(to_the_port).unwrap();
-        assert_eq!(search.finish(Duration::from_millis(600)).len(), 1);
-        taken.set_read_timeout(Some(PATIENT)).unwrap();
-        for _ in 0..2 {
-            let mut datagram = [0; 64];
-            let (length, _) = taken.recv_from(&mut datagram).unwrap();
-            assert_eq!(&datagram[..length], ANSWER);
+        if copies([port, port]).is_ok() {
+            for target in [to_the_port, back] {
+                let search = Search::at(port).unwrap();
+                assert_eq!(search.hearing(), Hearing::Copies);
+                assert_eq!(found(search, target), 1);
+            }
         }
+        taken.set_read_timeout(Some(PATIENT)).unwrap();
+        let mut datagram = [0; 64];
+        let (length, _) = taken.recv_from(&mut datagram).unwrap();
+        assert_eq!(&datagram[..length], ANSWER);
     }
 
     #[test]
     fn nobody_asked_is_not_waited_for_and_nothing_sent_is_an_error() {
-        let mut search = Search::at(free_port()).unwrap();
-        assert!(search.ask("[::1]:4352".parse().unwrap()).is_err());
         let began = Instant::now();
-        assert_eq!(search.finish(PATIENT), []);
+        let search = Search::at(free_port()).unwrap();
+        assert_eq!(search.finish(PATIENT).unwrap(), []);
+        let mut search = Search::at(free_port()).unwrap();
+        search.ask("[::1]:4352".parse().unwrap());
+        assert!(search.finish(PATIENT).is_err());
         assert!(began.elapsed() < PATIENT);
     }
 
@@ -320,6 +347,7 @@ mod tests {
             (packet(0, 4352, ANSWER), Some(ANSWER)),
             (packet(10, 4352, ANSWER), Some(ANSWER)),
             (packet(0, 4352, b""), Some(&b""[..])),
+            (packet(0, 7, ANSWER), Some(ANSWER)),
             (packet(0, 4353, ANSWER), None),
             (packet(0, 4352, b"")[..27].to_vec(), None),
             (packet(0, 4352, b"")[..21].to_vec(), None),
@@ -327,7 +355,7 @@ mod tests {
             (vec![0x44; 60], None),
             (vec![0x65; 60], None),
         ] {
-            assert_eq!(payload_to(4352, &packet), payload, "{packet:?}");
+            assert_eq!(payload_to([4352, 7], &packet), payload, "{packet:?}");
         }
     }
 }
