@@ -8,6 +8,7 @@
 //! | [`canonical`] | JSON printed as Python prints it |
 //! | [`hash`] | the configuration hash |
 //! | [`config`] | a site's configuration, from text to validated values |
+//! | [`members`] | an object taken apart, its values as they are written |
 //! | [`driver`] | the settings of each driver |
 //! | [`schedule`] | when a device is expected to be on |
 //! | [`zones`] | the time zones of the IANA database |
@@ -25,6 +26,7 @@ pub mod driver;
 pub mod exposition;
 pub mod field;
 pub mod hash;
+pub mod members;
 mod object;
 pub mod report;
 pub mod schedule;

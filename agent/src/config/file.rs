@@ -1,13 +1,11 @@
 //! `config.json`: what is written there, and the valid values in it.
 
-use std::fmt;
-
 use av_proto::FieldError;
 use av_proto::config::{ReportingDocument, SiteConfig, SiteDocument, SiteParts};
 use av_proto::field::from_json;
+use av_proto::members::Members;
 use av_proto::secret::Secret;
-use serde::de::{MapAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{BackendUrl, Identity};
@@ -158,29 +156,6 @@ pub fn render(identity: &Identity, site: &SiteDocument) -> Result<Vec<u8>, serde
     })?;
     content.push(b'\n');
     Ok(content)
-}
-
-/// The members of an object in their order, each value as it is written.
-struct Members(Vec<(String, Box<RawValue>)>);
-
-impl<'de> Deserialize<'de> for Members {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct InOrder;
-        impl<'de> Visitor<'de> for InOrder {
-            type Value = Members;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
-                let mut members = Vec::new();
-                while let Some(member) = map.next_entry()? {
-                    members.push(member);
-                }
-                Ok(Members(members))
-            }
-        }
-        deserializer.deserialize_map(InOrder)
-    }
 }
 
 /// The content of a configuration file with these tokens in it and all else

@@ -4,11 +4,8 @@
 //! The JSON is worked on as text, so that numbers keep every digit: the
 //! configuration's hash is made from them.
 
-use std::fmt;
-
 use av_proto::FieldError;
-use serde::Deserialize;
-use serde::de::{MapAccess, Visitor};
+use av_proto::members::Members;
 use serde_json::value::RawValue;
 
 /// What stands in place of a secret.
@@ -56,28 +53,6 @@ enum Level {
     Text(String),
     /// A number, true, false or null.
     Plain,
-}
-
-struct Members(Vec<(String, Box<RawValue>)>);
-
-impl<'de> Deserialize<'de> for Members {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct InOrder;
-        impl<'de> Visitor<'de> for InOrder {
-            type Value = Members;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
-                let mut members = Vec::new();
-                while let Some(member) = map.next_entry()? {
-                    members.push(member);
-                }
-                Ok(Members(members))
-            }
-        }
-        deserializer.deserialize_map(InOrder)
-    }
 }
 
 impl Level {
