@@ -21,7 +21,6 @@ use crate::discover::maker::Makers;
 use crate::discover::network::{ADDRESSES_MAX, Network, addresses};
 use crate::discover::proposal::{Evidence, PJLINK_PORT, propose};
 use crate::driver::Drivers;
-use crate::driver::workers::Workers;
 use crate::http_client::{HttpClient, error_of};
 use crate::pjlink::search::{Hearing, Search, WAIT};
 use crate::supervisor::Health;
@@ -117,7 +116,6 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let communities = communities(&arguments.community_env)?;
     let health = Health::default();
     let drivers = Drivers::start(&health);
-    let workers = Workers::new(&health);
     let mut says = |what: &str| {
         if !arguments.quiet && io::stderr().is_terminal() {
             let _ = writeln!(anstream::stderr(), "{FAINT}{what}{FAINT:#}");
@@ -128,7 +126,6 @@ pub fn run(arguments: &Arguments) -> Outcome {
         broadcasts: &broadcasts,
         communities: &communities,
         pace: Pace::new(arguments.rate),
-        workers: &workers,
         search: search(arguments.search_wait)?,
         search_wait: arguments.search_wait,
     }

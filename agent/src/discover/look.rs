@@ -4,7 +4,7 @@
 //! are asked only where ping or ARP found something.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use av_proto::config::Device;
@@ -18,7 +18,6 @@ use serde_json::{Value, json};
 use super::arp;
 use super::maker::Mac;
 use super::proposal::{Evidence, PJLINK_PORT, PjlinkEvidence, SnmpEvidence};
-use crate::driver::workers::Workers;
 use crate::driver::{Prober, Reply};
 use crate::finding::Finding;
 use crate::pjlink::search::Search;
@@ -27,7 +26,6 @@ use crate::pjlink::search::Search;
 pub const ASK_ALL_MAX: usize = 1024;
 /// The ports that are looked at where something is.
 const PORTS: [u16; 4] = [PJLINK_PORT, 80, 443, 23];
-const CONNECT_MAX: Duration = Duration::from_secs(1);
 /// No probe takes this long: one that has not answered by then is lost.
 const STUCK_AFTER: Duration = Duration::from_secs(60);
 /// The SNMP community that equipment has out of the box.
@@ -81,8 +79,6 @@ pub struct Look<'a> {
     pub communities: &'a [Secret],
     /// Questions a second.
     pub pace: Pace,
-    /// For connections, which block.
-    pub workers: &'a Workers,
     /// The search of PJLink class 2, which tells the interface's address also
     /// from behind a router; `None`: there is none.
     pub search: Option<Search>,
@@ -116,11 +112,11 @@ impl Look<'_> {
         says(&format!("{} addresses: SNMP", wide.len()));
         self.snmp(wide, prober, &mut seen);
         says(&format!("{} addresses: PJLink port", wide.len()));
-        self.ports(wide, &[PJLINK_PORT], &mut seen);
+        self.ports(wide, &[PJLINK_PORT], prober, &mut seen);
         let alive: Vec<IpAddr> = seen.keys().copied().collect();
         self.search(&alive, true);
         says(&format!("{} found: ports, PJLink", alive.len()));
-        self.ports(&alive, &PORTS[1..], &mut seen);
+        self.ports(&alive, &PORTS[1..], prober, &mut seen);
         let mut late = alive.clone();
         late.retain(|ip| first.binary_search(ip).is_err());
         self.search(&late, false);
@@ -141,8 +137,8 @@ impl Look<'_> {
     fn ask(
         &mut self,
         targets: &[IpAddr],
-        mut begin: impl FnMut(IpAddr, Reply),
-        mut take: impl FnMut(IpAddr, Finding),
+        begin: &mut dyn FnMut(IpAddr, Reply),
+        take: &mut dyn FnMut(IpAddr, Finding),
     ) {
         let (to, findings) = unbounded();
         for (ticket, ip) in targets.iter().enumerate() {
@@ -164,8 +160,8 @@ impl Look<'_> {
         let settings = json!({"count": 1, "timeout_s": 1});
         self.ask(
             addresses,
-            |ip, reply| begin(prober, ip, "ping", &settings, reply),
-            |ip, finding| {
+            &mut |ip, reply| begin(prober, ip, "ping", &settings, reply),
+            &mut |ip, finding| {
                 if finding.status == Status::Online {
                     let rtt = finding.metrics.get("ping_rtt_avg_ms");
                     let rtt = rtt.and_then(Value::as_f64).unwrap_or_default();
@@ -209,8 +205,8 @@ impl Look<'_> {
             });
             self.ask(
                 &open,
-                |ip, reply| begin(prober, ip, "snmp", &settings, reply),
-                |ip, finding| {
+                &mut |ip, reply| begin(prober, ip, "snmp", &settings, reply),
+                &mut |ip, finding| {
                     if finding.status == Status::Online {
                         seen.entry(ip).or_default().snmp = Some(SnmpEvidence {
                             description: text(&finding, "sys_descr").unwrap_or_default(),
@@ -223,21 +219,19 @@ impl Look<'_> {
         }
     }
 
-    fn ports(&mut self, targets: &[IpAddr], ports: &[u16], seen: &mut BTreeMap<IpAddr, Evidence>) {
+    fn ports(
+        &mut self,
+        targets: &[IpAddr],
+        ports: &[u16],
+        prober: &dyn Prober,
+        seen: &mut BTreeMap<IpAddr, Evidence>,
+    ) {
         for &port in ports {
-            let workers = self.workers;
+            let settings = json!({"port": port, "timeout_s": 1});
             self.ask(
                 targets,
-                |ip, reply| {
-                    workers.run(reply, move || {
-                        let at = SocketAddr::new(ip, port);
-                        Finding::new(match TcpStream::connect_timeout(&at, CONNECT_MAX) {
-                            Ok(_) => Status::Online,
-                            Err(_) => Status::Offline,
-                        })
-                    });
-                },
-                |ip, finding| {
+                &mut |ip, reply| begin(prober, ip, "tcp", &settings, reply),
+                &mut |ip, finding| {
                     if finding.status == Status::Online {
                         seen.entry(ip).or_default().ports.insert(port);
                     }
@@ -306,8 +300,8 @@ impl Look<'_> {
         let settings = json!({});
         self.ask(
             targets,
-            |ip, reply| begin(prober, ip, "pjlink", &settings, reply),
-            |ip, finding| {
+            &mut |ip, reply| begin(prober, ip, "pjlink", &settings, reply),
+            &mut |ip, finding| {
                 // What takes connections there and speaks something else is
                 // no projector.
                 if finding.status == Status::Online {
@@ -348,7 +342,6 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::supervisor::Health;
 
     /// Answers ping at .1 and .2, SNMP at .2 and at .9, which does not answer
     /// ping; notes what it was asked.
@@ -382,14 +375,12 @@ mod tests {
 
     fn look(count: u16, rate: u32) -> (BTreeMap<IpAddr, Evidence>, Vec<(IpAddr, String)>) {
         let prober = Simulated::default();
-        let workers = Workers::new(&Health::default());
         let addresses = addresses(count);
         let seen = Look {
             addresses: &addresses,
             broadcasts: &[],
             communities: &[Secret::new("public"), Secret::new("own")],
             pace: Pace::new(rate),
-            workers: &workers,
             search: None,
             search_wait: Duration::ZERO,
         }
