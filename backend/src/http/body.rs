@@ -82,7 +82,7 @@ impl BodyTurns {
 
     /// Reads the body of a request, which can have `most` bytes.
     pub(super) fn read(&self, arrival: &mut Arrival, most: usize) -> Result<Vec<u8>, BodyError> {
-        let length = arrival.request.body_length();
+        let length = arrival.body_length();
         if length.is_some_and(|length| length > most) {
             return Err(BodyError::TooLarge { most });
         }

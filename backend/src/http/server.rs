@@ -13,9 +13,6 @@ use super::App;
 use crate::stop::Stop;
 use crate::threads::Ended;
 
-/// How long a client may take to accept what is sent to it.
-const SEND_LIMIT: Duration = Duration::from_secs(10);
-
 /// The address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
@@ -80,8 +77,8 @@ impl Listener {
 }
 
 /// Linux hands these options on to each accepted connection, and tiny_http
-/// gives no other way to set them: a client that takes nothing any more, or
-/// is gone without a word, must not keep a worker.
+/// gives no other way to set them: a client that is gone without a word must
+/// not keep a worker. One that takes nothing any more is the edge's business.
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
@@ -89,7 +86,6 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
         Some(Protocol::TCP),
     )?;
     socket.set_reuse_address(true)?;
-    socket.set_write_timeout(Some(SEND_LIMIT))?;
     socket.set_tcp_keepalive(
         &TcpKeepalive::new()
             .with_time(Duration::from_secs(15))

@@ -11,15 +11,17 @@ pub enum FrameError {
     /// A length that is no number, or several that differ.
     #[error("Content-Length: it is to be one number")]
     Length,
-    /// Some coding that is not `chunked`, or not that alone.
-    #[error("Transfer-Encoding: only chunked is understood")]
+    /// Some coding that is not `chunked`, or not that alone; or any under
+    /// `Connection: upgrade`, where tiny_http does not undo it.
+    #[error("Transfer-Encoding: only chunked is understood, and no upgrade with it")]
     Coding,
     /// Both, or a coding in HTTP/1.0.
     #[error("Transfer-Encoding and Content-Length say different things")]
     Both,
-    /// A field that is none (RFC 9110, section 5.5): tiny_http ends a line at
-    /// CR LF alone, and what it takes for one line may be several elsewhere.
-    #[error("a header field has a name or a value that none can have")]
+    /// A method, a target or a field that is none (RFC 9110, section 5.5):
+    /// tiny_http ends a line at CR LF alone, and what it takes for one line may
+    /// be several elsewhere.
+    #[error("the request line or a header field has what none can have")]
     Field,
 }
 
@@ -28,6 +30,7 @@ pub enum FrameError {
 /// # Errors
 /// [`FrameError`], after which nothing more of the connection is to be read.
 pub fn check_frame(request: &Request) -> Result<(), FrameError> {
+    check_line(request.method().as_str(), request.url())?;
     let values = |name: &'static str| {
         request
             .headers()
@@ -39,13 +42,37 @@ pub fn check_frame(request: &Request) -> Result<(), FrameError> {
         check_field(header.field.as_str().as_str(), header.value.as_str())?;
     }
     let old = *request.http_version() < HTTPVersion(1, 1);
+    if upgrades(request) && values("Transfer-Encoding").next().is_some() {
+        return Err(FrameError::Coding);
+    }
     check(values("Content-Length"), values("Transfer-Encoding"), old)
 }
 
-fn check_field(name: &str, value: &str) -> Result<(), FrameError> {
+/// Whether tiny_http takes all that follows for the body, whatever its length.
+pub(super) fn upgrades(request: &Request) -> bool {
+    request.headers().iter().any(|header| {
+        let value = header.value.as_str().as_bytes();
+        header.field.equiv("Connection")
+            && value
+                .windows(b"upgrade".len())
+                .any(|part| part.eq_ignore_ascii_case(b"upgrade"))
+    })
+}
+
+fn is_token(text: &str) -> bool {
     let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    let good = !name.is_empty()
-        && name.bytes().all(token)
+    !text.is_empty() && text.bytes().all(token)
+}
+
+fn check_line(method: &str, target: &str) -> Result<(), FrameError> {
+    let good = is_token(method)
+        && !target.is_empty()
+        && target.bytes().all(|byte| byte.is_ascii_graphic());
+    good.then_some(()).ok_or(FrameError::Field)
+}
+
+fn check_field(name: &str, value: &str) -> Result<(), FrameError> {
+    let good = is_token(name)
         && value
             .bytes()
             .all(|byte| byte == b'\t' || !byte.is_ascii_control());
@@ -96,6 +123,25 @@ mod tests {
             ("(X)", "5", false),
         ] {
             assert_eq!(check_field(name, value).is_ok(), good, "{name:?} {value:?}");
+        }
+    }
+
+    #[test]
+    fn a_method_and_a_target_are_one_word_each() {
+        for (method, target, good) in [
+            ("GET", "/", true),
+            ("M-SEARCH", "*", true),
+            ("GET", "/a?b=%20|\"~", true),
+            ("GET\n\nPOST", "/", false),
+            ("", "/", false),
+            ("GET", "", false),
+            ("GET", "/\nContent-Length:5", false),
+            ("GET", "/\r", false),
+            ("GET", "/\t", false),
+            ("GET", "/\0", false),
+        ] {
+            let checked = check_line(method, target).is_ok();
+            assert_eq!(checked, good, "{method:?} {target:?}");
         }
     }
 

@@ -21,10 +21,11 @@ use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::{Duration, Instant};
 
 use av_proto::sort::sort_by;
+use socket2::SockRef;
 use tiny_http::{Request, Response, Server};
 
 pub use self::frame::{FrameError, check_frame};
-use self::respond::{Sender, has};
+use self::respond::Sender;
 pub use self::respond::{TooManyStuck, came_with_head};
 use self::socket::{Descriptors, bytes_received};
 use self::ward::{Body, Connection, Talk};
@@ -60,6 +61,8 @@ struct Shared {
     servers: Mutex<Servers>,
     /// The accepting thread has ended.
     ended: AtomicBool,
+    /// Too many connections stay though they were closed.
+    stuck: AtomicBool,
     talks: Mutex<HashMap<SocketAddr, Talk>>,
     /// Connections that were closed with requests in tiny_http's queue, which
     /// has no end: nobody waits for these.
@@ -94,6 +97,9 @@ impl Edge {
     /// When the operating system refuses a thread or a descriptor.
     pub fn open(socket: TcpListener, limits: Limits) -> io::Result<Self> {
         count_panics();
+        // Linux hands it on to each accepted connection, and tiny_http gives no
+        // other way to set it.
+        SockRef::from(&socket).set_write_timeout(Some(limits.send))?;
         let address = socket.local_addr()?;
         let current = serve(socket.try_clone()?)?;
         Ok(Self(Arc::new(Shared {
@@ -110,6 +116,7 @@ impl Edge {
                 retired: Vec::new(),
             }),
             ended: AtomicBool::new(false),
+            stuck: AtomicBool::new(false),
             talks: Mutex::default(),
             flooded: Mutex::default(),
             connections: AtomicUsize::new(0),
@@ -134,10 +141,15 @@ impl Edge {
         // connection must be known before anybody is handed the next of that
         // connection.
         let turn = lock(&self.0.turn);
-        let Some(request) = self.wait() else {
+        if self.0.stuck.load(Ordering::Relaxed) {
+            return Err(TooManyStuck);
+        }
+        let new = self.wait().and_then(|request| self.park(request));
+        let Some(request) = new.or_else(|| self.parked()) else {
             return Ok(None);
         };
         let Some(talking) = self.talk(&request) else {
+            self.unblock(1);
             drop(turn);
             return self.0.sender.discard(request).map(|()| None);
         };
@@ -179,16 +191,33 @@ impl Edge {
         }
     }
 
+    /// A request that was put aside and whose turn has come: looked for where
+    /// nothing new has come, or [`Edge::unblock`] has said so.
+    fn parked(&self) -> Option<Request> {
+        let mut talks = lock(&self.0.talks);
+        talks.values_mut().find_map(Talk::next)
+    }
+
+    /// Puts a request aside where one before it is being answered: whoever
+    /// sends many and takes no answer is to hold one thread, not all.
+    fn park(&self, request: Request) -> Option<Request> {
+        if let Some(peer) = request.remote_addr() {
+            if let Some(talk) = lock(&self.0.talks).get_mut(peer) {
+                if talk.is_busy() {
+                    talk.parked.push_back(request);
+                    return None;
+                }
+            }
+        }
+        Some(request)
+    }
+
     /// Notes that a request is answered, until the answer is dropped. `None`
     /// where its connection was refused: nothing that came on it later is to
     /// be believed.
     fn talk(&self, request: &Request) -> Option<Talking> {
         let peer = request.remote_addr().copied();
-        let body = match request.body_length() {
-            Some(length) => Body::Length(length as u64),
-            None if has(request, "Transfer-Encoding") => Body::Chunked,
-            None => Body::Length(0),
-        };
+        let body = Body::of(request);
         if let Some(peer) = peer {
             if lock(&self.0.flooded)
                 .iter()
@@ -342,6 +371,7 @@ impl Edge {
         // new one, as soon as they are between two requests.
         let retired = lock(&self.0.servers).retired.last().map(|(_, at)| *at);
         let mut count = 0;
+        let mut stuck = 0;
         let mut closing = Vec::new();
         // Those that may stay, and since when they are idle.
         let mut idle = Vec::new();
@@ -353,12 +383,14 @@ impl Edge {
                 continue;
             };
             count += 1;
+            stuck += usize::from(connection.is_stuck(now, &self.0.limits));
             let mut talk = talks.get_mut(&connection.peer());
             if let Some(talk) = &mut talk {
                 talk.present = true;
             }
             match connection.judge(talk, now, &self.0.limits, retired) {
                 Some(reason) => {
+                    connection.closes(now);
                     if reason == Reason::Flood {
                         flooded.push((connection.peer(), now));
                     }
@@ -370,6 +402,9 @@ impl Edge {
         talks.retain(|_, talk| std::mem::take(&mut talk.present) || talk.is_busy());
         drop((talks, flooded));
         self.0.connections.store(count, Ordering::Relaxed);
+        if stuck > self.0.limits.stuck {
+            self.0.stuck.store(true, Ordering::Relaxed);
+        }
         let excess = (count - closing.len()).saturating_sub(self.0.limits.connections);
         if excess > 0 {
             // Whoever has got on with nothing for the longest goes first.
@@ -393,6 +428,16 @@ pub struct Arrival {
 }
 
 impl Arrival {
+    /// The length of the body, where it is known.
+    #[must_use]
+    pub fn body_length(&self) -> Option<usize> {
+        match self.talking.body {
+            // tiny_http says that it does not know.
+            Body::Length(0) => Some(0),
+            _ => self.request.body_length(),
+        }
+    }
+
     /// Reads the body with `read`. Where it has not come by the deadline, the
     /// connection is closed, which ends the read.
     ///
@@ -454,7 +499,14 @@ impl Talking {
 impl Drop for Talking {
     fn drop(&mut self) {
         let body = self.body;
-        self.note(|talk| talk.ends(body));
+        let mut more = false;
+        self.note(|talk| {
+            talk.ends(body);
+            more = talk.is_busy();
+        });
+        if more {
+            self.edge.unblock(1);
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use jiff::fmt::rfc2822::DateTimePrinter;
 use tiny_http::{Request, Response};
 
 use super::Talking;
+use super::frame::upgrades;
 
 /// tiny_http reads a body as short as this before it hands out the request.
 const READ_AHEAD: usize = 1024;
@@ -30,14 +31,16 @@ const PADDED: usize = 4096;
 #[must_use]
 pub fn came_with_head(request: &Request) -> bool {
     !has(request, "Expect")
+        && !upgrades(request)
         && request
             .body_length()
             .is_some_and(|length| length <= READ_AHEAD)
 }
 
-/// Too many requests claimed bodies that no memory can hold.
+/// Too many requests claimed bodies that no memory can hold, or too many
+/// connections stay though they were closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("too many requests claimed bodies that no memory can hold; start again")]
+#[error("too many connections can never be let go of; start again")]
 pub struct TooManyStuck;
 
 /// Sends answers.
@@ -82,24 +85,26 @@ impl Sender {
         if body_read || claimed == 0 || came_with_head(&request) {
             if let Err(error) = answer(request, response) {
                 log::debug!("an answer was not sent: {error}");
+                // What was sent of it is not to be taken for the next one's.
+                talking.refuse();
             }
             return Ok(());
         }
         if claimed <= DRAIN_MAX {
             talking.reads_until(Some(Instant::now() + DRAIN_LIMIT));
-            detach(move || {
+            detach(Box::new(move || {
                 let _ = answer(request, response);
                 drop(talking);
-            });
+            }));
             return Ok(());
         }
         // Where there is no thread, this is dropped without having run.
         let request = ManuallyDrop::new(request);
         self.stick(|| {
-            detach(move || {
+            detach(Box::new(move || {
                 let request = ManuallyDrop::into_inner(request);
                 let _ = request.respond(never_ending(response, talking));
-            });
+            }));
         })
     }
 
@@ -108,12 +113,15 @@ impl Sender {
     /// # Errors
     /// [`TooManyStuck`].
     pub(super) fn discard(&self, request: Request) -> Result<(), TooManyStuck> {
-        if request
-            .body_length()
-            .is_none_or(|claimed| claimed <= READ_AHEAD)
-        {
-            // Dropped with its writer, it would be answered with 500.
+        let claimed = request.body_length().unwrap_or_default();
+        // Dropped with its writer, it would be answered with 500.
+        if claimed == 0 || came_with_head(&request) {
             drop(request.into_writer());
+            return Ok(());
+        }
+        if claimed <= DRAIN_MAX {
+            // It ends with the connection, which is closed.
+            detach(Box::new(move || drop(request.into_writer())));
             return Ok(());
         }
         self.stick(|| std::mem::forget(request))
@@ -137,7 +145,8 @@ pub(super) fn has(request: &Request, name: &'static str) -> bool {
         .any(|header| header.field.equiv(name))
 }
 
-fn detach(work: impl FnOnce() + Send + 'static) {
+/// Each kind of `work` as a type of its own would be 2 kB of the program.
+fn detach(work: Box<dyn FnOnce() + Send>) {
     let spawned = std::thread::Builder::new()
         .name("refuse".to_owned())
         .stack_size(128 * 1024)

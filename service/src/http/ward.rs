@@ -1,8 +1,13 @@
 //! When a connection is closed: pure decisions over what is seen of it.
 
+use std::collections::LinkedList;
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
+
+use tiny_http::Request;
+
+use super::respond::has;
 
 /// What connections may take.
 #[derive(Debug, Clone, Copy)]
@@ -18,9 +23,15 @@ pub struct Limits {
     pub unread: u64,
     /// So many more may have come while one is whose body has no length.
     pub chunked: u64,
-    /// So many requests that claim more than memory holds are answered before
-    /// the program must start anew.
+    /// So many requests that claim more than memory holds are answered, and so
+    /// many connections may stay though they were closed, before the program
+    /// must start anew.
     pub stuck: usize,
+    /// So long after it was closed a connection stays for good: some requests
+    /// (`HTTP/2.0`) make a thread of tiny_http wait for itself.
+    pub let_go: Duration,
+    /// So long the peer may take nothing of what is sent to it.
+    pub send: Duration,
 }
 
 impl Default for Limits {
@@ -33,6 +44,8 @@ impl Default for Limits {
             unread: 256 << 10,
             chunked: 64 << 20,
             stuck: 256,
+            let_go: Duration::from_secs(60),
+            send: Duration::from_secs(10),
         }
     }
 }
@@ -99,6 +112,16 @@ pub(super) enum Body {
     Chunked,
 }
 
+impl Body {
+    pub(super) fn of(request: &Request) -> Self {
+        match request.body_length() {
+            Some(length) => Self::Length(length as u64),
+            None if has(request, "Transfer-Encoding") => Self::Chunked,
+            None => Self::Length(0),
+        }
+    }
+}
+
 /// What the requests of a connection say of it.
 #[derive(Debug, Default)]
 pub(super) struct Talk {
@@ -117,6 +140,9 @@ pub(super) struct Talk {
     pub(super) reads_until: Option<Instant>,
     /// Nothing of it is to be answered any more.
     pub(super) refused: bool,
+    /// Requests that came before the one that is in flight is answered. No
+    /// deque: its code is larger.
+    pub(super) parked: LinkedList<Request>,
     /// Its connection was seen at this look.
     pub(super) present: bool,
 }
@@ -147,8 +173,16 @@ impl Talk {
         }
     }
 
+    /// The next of those put aside, where none is being answered.
+    pub(super) fn next(&mut self) -> Option<Request> {
+        match self.in_flight {
+            0 => self.parked.pop_front(),
+            _ => None,
+        }
+    }
+
     pub(super) fn is_busy(&self) -> bool {
-        self.in_flight > 0
+        self.in_flight > 0 || !self.parked.is_empty()
     }
 }
 
@@ -167,6 +201,8 @@ pub(super) struct Connection {
     idle_since: Option<Instant>,
     /// Since when a head has begun.
     head_since: Option<Instant>,
+    /// When it was closed first.
+    closed: Option<Instant>,
 }
 
 impl Connection {
@@ -179,7 +215,18 @@ impl Connection {
             answered: 0,
             idle_since: Some(now),
             head_since: None,
+            closed: None,
         }
+    }
+
+    pub(super) fn closes(&mut self, now: Instant) {
+        self.closed.get_or_insert(now);
+    }
+
+    /// Whether it was closed and stays.
+    pub(super) fn is_stuck(&self, now: Instant, limits: &Limits) -> bool {
+        self.closed
+            .is_some_and(|at| now.saturating_duration_since(at) > limits.let_go)
     }
 
     pub(super) fn peer(&self) -> SocketAddr {
@@ -233,6 +280,12 @@ impl Connection {
             if talk.chunked > 0 {
                 allowed = allowed.saturating_add(limits.chunked);
             }
+            // Its body keeps tiny_http from reading on.
+            allowed = allowed.saturating_add(match talk.parked.back().map(Body::of) {
+                Some(Body::Length(length)) => length,
+                Some(Body::Chunked) => limits.chunked,
+                None => 0,
+            });
         }
         let unread = self.bytes.saturating_sub(self.settled);
         if unread > allowed {
@@ -259,6 +312,8 @@ impl Connection {
 
 #[cfg(test)]
 mod tests {
+    use tiny_http::TestRequest;
+
     use super::*;
 
     const PEER: &str = "192.0.2.7:4711";
@@ -360,6 +415,26 @@ mod tests {
         // One of them being answered changes nothing.
         bench.talk.as_mut().unwrap().begins(100, Body::Length(5));
         assert_eq!(bench.at(3, 400_000), Some(Reason::Flood));
+    }
+
+    #[test]
+    fn those_put_aside_count_as_little_as_those_that_wait() {
+        let mut bench = Bench::new();
+        let mut talk = Talk::default();
+        talk.begins(100, Body::Length(0));
+        for _ in 0..10 {
+            talk.parked.push_back(TestRequest::new().into());
+        }
+        bench.talk = Some(talk);
+        assert_eq!(bench.at(1, 200_000), None);
+        assert_eq!(bench.at(2, 400_000), Some(Reason::Flood));
+        // But for the body of the last.
+        let length = "Content-Length: 500000".parse().unwrap();
+        let last = TestRequest::new().with_header(length);
+        let talk = bench.talk.as_mut().unwrap();
+        talk.parked.push_back(last.into());
+        assert_eq!(bench.at(3, 400_000), None);
+        assert_eq!(bench.at(4, 800_000), Some(Reason::Flood));
     }
 
     #[test]
