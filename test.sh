@@ -8,8 +8,12 @@
 #   ./test.sh --deb            and the Debian packages: installed, upgraded,
 #                              removed and purged in a folder; takes root. With
 #                              --arm those of the agent for ARM too
-#   ./test.sh --if-possible    leaves out what --arm, --deb and --snmpsim name, and
-#                              says so, where what it needs cannot be had
+#   ./test.sh --deny           and the libraries against deny.toml: known holes,
+#                              licences, origin; builds cargo-deny once, and
+#                              takes the list of holes from GitHub
+#   ./test.sh --if-possible    leaves out what --arm, --deb, --deny and --snmpsim
+#                              name, and says so, where what it needs cannot be
+#                              had
 #   ./test.sh --schemathesis   and the API against its own description; takes
 #                              schemathesis from PyPI, and some minutes
 #   ./test.sh --snmpsim        and the SNMP driver against snmpsim, taken from PyPI
@@ -40,6 +44,7 @@ usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$root/test.sh"; }
 msrv=no
 arm=no
 deb=no
+deny=no
 if_possible=no
 schemathesis=no
 snmpsim=no
@@ -53,6 +58,7 @@ while [ $# -gt 0 ]; do
     --msrv) msrv=yes ;;
     --arm) arm=yes ;;
     --deb) deb=yes ;;
+    --deny) deny=yes ;;
     --if-possible) if_possible=yes ;;
     --schemathesis) schemathesis=yes ;;
     --snmpsim) snmpsim=yes ;;
@@ -131,6 +137,22 @@ deb_tests() {
     scripts/test-deb.sh "${options[@]}" </dev/null
 }
 
+deny_check() {
+    local deny status=0
+    deny=$(get_cargo_deny) || return 77
+    "$deny" --locked fetch db </dev/null || {
+        complain "The list of known holes cannot be fetched."
+        return 77
+    }
+    # What deny.toml says of one of the two need not be met in the other.
+    local -a options=(--locked --offline check -A license-not-encountered
+        -A license-exception-not-encountered -A advisory-not-detected)
+    "$deny" "${options[@]}" </dev/null || status=1
+    "$deny" --manifest-path proto-tests/fuzz/Cargo.toml --config "$root/deny.toml" "${options[@]}" </dev/null ||
+        status=1
+    return "$status"
+}
+
 snmpsim_tests() {
     cargo build --locked -p av-agent && proto-tests/snmpsim.sh "${CARGO_TARGET_DIR:-target}/debug/av-agent" </dev/null
 }
@@ -154,6 +176,9 @@ fi
 step 'cargo clippy' cargo clippy --workspace --all-targets --locked -- -D warnings
 if [ "$msrv" = yes ]; then
     step 'oldest Rust' scripts/msrv.sh
+fi
+if [ "$deny" = yes ]; then
+    step 'cargo deny' deny_check
 fi
 step 'systemd units' scripts/test-units.sh
 step 'cargo test' tests

@@ -199,6 +199,19 @@ get_cargo_deb() {
     say "$folder/bin/cargo-deb"
 }
 
+# Prints the path of the cargo-deny that reads deny.toml.
+get_cargo_deny() {
+    local version=0.20.2 folder
+    folder=${XDG_CACHE_HOME:-$HOME/.cache}/av-monitoring/cargo-deny-$version
+    if [ ! -x "$folder/bin/cargo-deny" ]; then
+        complain "Building cargo-deny $version from crates.io into $folder"
+        # Its own target folder: what it builds is of no use later.
+        env -u CARGO_TARGET_DIR cargo install --quiet --locked --version "$version" --root "$folder" \
+            cargo-deny >&2 || return 1
+    fi
+    say "$folder/bin/cargo-deny"
+}
+
 # Sees to it that this compiler has the standard library of another Debian
 # architecture. Its packages do not install beside the host's, and the host's
 # package lists need not know that architecture: the lists are fetched into a
