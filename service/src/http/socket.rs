@@ -102,8 +102,8 @@ impl Descriptors {
 /// A descriptor that some other thread owns and may close meanwhile.
 #[allow(
     unsafe_code,
-    reason = "tiny_http keeps its sockets to itself, and pidfd_getfd, the safe way, is a call that \
-              the units' filter forbids for good reason"
+    reason = "tiny_http keeps its sockets to itself, a socket in /proc/self/fd cannot be opened, and \
+              pidfd_getfd, the safe way, is a call that the units' filter forbids for good reason"
 )]
 fn borrowed(descriptor: RawFd) -> BorrowedFd<'static> {
     // SAFETY: it is given to system calls alone. Where it was closed they say
@@ -117,7 +117,8 @@ const BYTES_RECEIVED: std::ops::Range<usize> = 128..136;
 /// How many bytes have come over a TCP connection; 0 where that is not known.
 #[allow(
     unsafe_code,
-    reason = "no library at hand asks for TCP_INFO without insisting on the running kernel's length"
+    reason = "rustix and socket2 do not ask for TCP_INFO; nix's sockopt_impl! would write the same \
+              block here, unseen, and panic where the kernel's answer has another length"
 )]
 pub(super) fn bytes_received(descriptor: RawFd) -> u64 {
     let mut info = [0_u8; BYTES_RECEIVED.end];
