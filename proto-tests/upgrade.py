@@ -147,11 +147,13 @@ class Postgres:
 
 
 class Backend:
-    def __init__(self, stack, folder, programs, database_url, listen=None):
+    def __init__(self, stack, folder, programs, database_url, listen=None, log=None):
         self.listen = listen or f"127.0.0.1:{free_port()}"
         self.url = f"http://{self.listen}"
         self.program = programs / "av-backend"
         self.env = {"DATABASE_URL": database_url, "AV_LISTEN": self.listen}
+        if log:
+            self.env["RUST_LOG"] = log
         self.process = Process(folder, "backend", [self.program, "serve"], self.env)
         stack.callback(self.process.end)
         wait_for("the backend is healthy",

@@ -85,7 +85,6 @@ def main():
         programs = pathlib.Path(folder) / "bin"
         programs.mkdir()
         (programs / "av-backend").symlink_to(arguments.backend.resolve())
-        os.environ["RUST_LOG"] = "warn"
         backend = Backend(stack, folder, programs, postgres.url("av"))
         postgres.sql("av", f"""
             INSERT INTO sites (name, token)

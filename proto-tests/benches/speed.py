@@ -12,6 +12,7 @@ leaves the other out.
 
 import argparse
 import contextlib
+import hashlib
 import json
 import os
 import pathlib
@@ -30,6 +31,8 @@ from upgrade import Backend, Postgres, Process, free_port, request, wait_for  # 
 
 SITES = 8
 DEVICES = 100
+# As the backend makes them.
+TOKENS = [hashlib.sha256(str(site).encode()).hexdigest() for site in range(SITES)]
 TICKS = os.sysconf("SC_CLK_TCK")
 
 NGINX = """
@@ -59,9 +62,10 @@ local threads = 0
 function setup(thread) thread:set("id", threads) threads = threads + 1 end
 function init(args)
     local file = io.open(args[1] .. "/report-" .. id)
+    local token = file:read("*l")
     body = file:read("*a")
     file:close()
-    headers = { ["X-Site-Token"] = "token-" .. id, ["Content-Type"] = "application/json" }
+    headers = { ["X-Site-Token"] = token, ["Content-Type"] = "application/json" }
     n = tonumber(args[2])
 end
 function request()
@@ -102,9 +106,9 @@ def wait_until_up(url, process):
 
 def fill(postgres):
     # Devices as contract and guides have them.
+    sites = ", ".join(f"('Site {n}', '{token}', 'Europe/Paris')" for n, token in enumerate(TOKENS))
     postgres.sql("av", f"""
-        INSERT INTO sites (name, token, timezone)
-        SELECT 'Site ' || n, 'token-' || n, 'Europe/Paris' FROM generate_series(0, {SITES - 1}) n;
+        INSERT INTO sites (name, token, timezone) VALUES {sites};
         INSERT INTO devices (site_id, name, ip, device_type, driver, building, floor, room,
                              driver_config, expectations)
         SELECT s.id, 'Projector ' || n, '10.0.0.' || n, 'projector', 'pjlink', 'Building A', '1',
@@ -117,8 +121,9 @@ def fill(postgres):
 
 
 def report(site, stream):
-    """A report in which every device differs from the one before it: `@` is its number."""
-    return json.dumps({
+    """The token and a report in which every device differs from the report before
+    it: `@` is its number."""
+    return TOKENS[site] + "\n" + json.dumps({
         "site_name": f"Site {site}",
         "devices": [{
             "ip": f"10.0.0.{n}", "name": f"Projector {n}", "building": "Building A",
@@ -143,9 +148,8 @@ class Bench:
         programs = self.folder / "bin"
         programs.mkdir()
         (programs / "av-backend").symlink_to(arguments.backend.resolve())
-        os.environ["RUST_LOG"] = "warn"
         url = self.postgres.url("av")
-        self.backend = Backend(stack, self.folder, programs, url)
+        self.backend = Backend(stack, self.folder, programs, url, log="warn")
         fill(self.postgres)
         self.python = self.start_python(stack, url)
         self.nginx = self.start_nginx(stack)
@@ -161,15 +165,15 @@ class Bench:
              "PYTHONDONTWRITEBYTECODE": "1"},
             cwd=BENCHES)
         stack.callback(process.end)
-        wait_until_up(f"http://127.0.0.1:{port}/config/token-0", process)
+        wait_until_up(f"http://127.0.0.1:{port}/config/{TOKENS[0]}", process)
         return process, f"http://127.0.0.1:{port}"
 
     def start_nginx(self, stack):
         port = free_port()
         www = self.folder / "www" / "config"
         www.mkdir(parents=True)
-        _, _, text = self.backend.get("/config/token-0")
-        (www / "token-0").write_text(text)
+        _, _, text = self.backend.get(f"/config/{TOKENS[0]}")
+        (www / TOKENS[0]).write_text(text)
         # Its workers are another user where it is started as root.
         for path in [self.folder / "www", www]:
             path.chmod(0o755)
@@ -178,7 +182,7 @@ class Bench:
             self.folder, "nginx",
             ["nginx", "-c", self.folder / "nginx.conf", "-g", "daemon off;"])
         stack.callback(process.end)
-        wait_until_up(f"http://127.0.0.1:{port}/config/token-0", process)
+        wait_until_up(f"http://127.0.0.1:{port}/config/{TOKENS[0]}", process)
         return process, f"http://127.0.0.1:{port}"
 
     def polls(self):
@@ -189,10 +193,10 @@ class Bench:
         }
         known = {}
         for name, (_, url) in peers.items():
-            status, headers, text = request("GET", f"{url}/config/token-0")
+            status, headers, text = request("GET", f"{url}/config/{TOKENS[0]}")
             assert status == 200, (name, status, text)
             known[name] = headers["ETag"]
-            unchanged = request("GET", f"{url}/config/token-0", {"If-None-Match": known[name]})
+            unchanged = request("GET", f"{url}/config/{TOKENS[0]}", {"If-None-Match": known[name]})
             assert unchanged[0] == 304, (name, unchanged)
         assert known["the backend"] == known["FastAPI and SQLAlchemy"], known
         for connections in self.arguments.connections:
@@ -200,7 +204,7 @@ class Bench:
             for _ in range(self.arguments.rounds):
                 for name, (process, url) in peers.items():
                     before, began = seconds_of({process.process.pid}), time.monotonic()
-                    rate = wrk(f"{url}/config/token-0", self.arguments.seconds, 1, connections,
+                    rate = wrk(f"{url}/config/{TOKENS[0]}", self.arguments.seconds, self.arguments.threads, connections,
                                "-H", f"If-None-Match: {known[name]}")
                     took = time.monotonic() - began
                     cpu = seconds_of({process.process.pid}) - before
@@ -274,6 +278,7 @@ def main():
     parser.add_argument("--only", choices=["polls", "reports"])
     parser.add_argument("--seconds", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1, help="of wrk, for the polls")
     parser.add_argument("--connections", type=int, nargs="+", default=[64])
     arguments = parser.parse_args()
     with contextlib.ExitStack() as stack:

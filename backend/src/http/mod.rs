@@ -3,6 +3,7 @@
 mod body;
 mod client_certificate;
 mod devices;
+mod lead;
 mod metrics;
 mod server;
 mod site_token;
@@ -33,6 +34,7 @@ use crate::store::sites::{Site, TokenDigest};
 use crate::store::{Store, StoreError};
 use crate::url::Query;
 use body::{BODY_LIMIT, BODY_MAX, BodyTurns, STRANGER_LIMIT, STRANGERS};
+use lead::Lead;
 use metrics::Counters;
 use site_token::{CHALLENGE, presented};
 use target::{Target, none_match};
@@ -81,9 +83,12 @@ impl App {
 
     /// Answers one request. A panic on the way is logged by the panic hook,
     /// counted, and answered with 500.
-    fn serve(&self, mut arrival: Arrival) -> Result<(), TooManyStuck> {
+    fn serve(&self, mut arrival: Arrival, lead: &Lead<'_>) -> Result<(), TooManyStuck> {
         let target = Target::parse(arrival.request.url());
         let route = target.route();
+        if arrival.frame.is_err() || !self.is_quick(&target, &arrival.request) {
+            lead.pass();
+        }
         let answer = catch_unwind(AssertUnwindSafe(|| match arrival.frame {
             Ok(()) => self.answer(&target, &mut arrival),
             Err(error) => Answer::error(400, &error.to_string()),
@@ -95,6 +100,22 @@ impl App {
         self.counters.answered(route, answer.status);
         log::debug!("{} {route}: {}", arrival.request.method(), answer.status);
         arrival.respond(answer.into_response())
+    }
+
+    /// Whether this is a poll whose answer is that nothing changed, and is in
+    /// memory.
+    fn is_quick(&self, target: &Target, request: &Request) -> bool {
+        let token = match target {
+            Target::Config(token) => Some(token.as_str()),
+            Target::ConfigByHeader => presented(request),
+            _ => None,
+        };
+        let (Some(token), Some(known)) = (token, header(request, "If-None-Match")) else {
+            return false;
+        };
+        self.configs
+            .leased(&TokenDigest::of(token))
+            .is_some_and(|config| none_match(known, config.hash.as_str()))
     }
 
     fn answer(&self, target: &Target, arrival: &mut Arrival) -> Answer {

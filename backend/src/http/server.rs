@@ -10,6 +10,7 @@ use av_service::progress::{self, Progress};
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use super::App;
+use super::lead::Leads;
 use crate::stop::Stop;
 use crate::threads::Ended;
 
@@ -141,8 +142,9 @@ impl Server {
         )
         .map_err(refused)?;
         let mut threads = vec![guard];
+        let leads = Arc::<Leads>::default();
         for number in 1..=workers.max(1) + UPLOADS {
-            let (edge, app) = (edge.clone(), app.clone());
+            let (edge, app, leads) = (edge.clone(), app.clone(), leads.clone());
             let (stop, ended) = (stop.clone(), ended.clone());
             let panicked = app.clone();
             threads.push(
@@ -151,7 +153,7 @@ impl Server {
                     move || panicked.note_panic(),
                     stop.clone(),
                     progress,
-                    move || work(&edge, &app, &stop, &ended),
+                    move || work(&edge, &app, &leads, &stop, &ended),
                 )
                 .map_err(refused)?,
             );
@@ -170,19 +172,24 @@ impl Server {
     }
 }
 
-fn work(edge: &Edge, app: &App, stop: &Stop, ended: &Ended) {
+fn work(edge: &Edge, app: &App, leads: &Leads, stop: &Stop, ended: &Ended) {
     while !stop.is_set() {
         progress::waits();
-        let received = edge.recv();
-        progress::moves();
-        let served = match received {
-            Ok(Some(arrival)) => app.serve(arrival),
-            Ok(None) => Ok(()),
-            Err(stuck) => Err(stuck),
-        };
-        if let Err(stuck) = served {
-            ended.because(&stuck.to_string());
-            return;
+        let lead = leads.take();
+        while !stop.is_set() && lead.listens() {
+            progress::waits();
+            let received = edge.recv();
+            progress::moves();
+            lead.serves();
+            let served = match received {
+                Ok(Some(arrival)) => app.serve(arrival, &lead),
+                Ok(None) => Ok(()),
+                Err(stuck) => Err(stuck),
+            };
+            if let Err(stuck) = served {
+                ended.because(&stuck.to_string());
+                return;
+            }
         }
     }
 }

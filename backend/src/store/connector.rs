@@ -14,6 +14,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::error::{StoreError, describe};
 use super::place::{self, one_host};
+use super::statements::Statements;
 use super::tls::{Demand, Proof};
 
 /// How long one of several hosts may take: a server that hangs accepts a
@@ -74,8 +75,20 @@ pub(super) enum Purpose {
 /// A connection, and in which life of the database it was made.
 pub(super) struct Connection {
     pub(super) client: Client,
+    /// What it has prepared.
+    pub(super) statements: Statements,
     /// The server's timeline; 0 where it does not say.
     pub(super) timeline: u32,
+}
+
+impl Connection {
+    fn new(client: Client, timeline: u32) -> Self {
+        Self {
+            client,
+            statements: Statements::default(),
+            timeline,
+        }
+    }
 }
 
 /// Why there is no connection.
@@ -245,7 +258,7 @@ impl Connector {
             return opened
                 .and_then(|mut client| {
                     let timeline = timeline(&mut client)?;
-                    Ok(Connection { client, timeline })
+                    Ok(Connection::new(client, timeline))
                 })
                 .map_err(ConnectError::Postgres);
         }
@@ -310,7 +323,7 @@ impl Connector {
             .spawn(move || {
                 let outcome = open(config, tls, purpose).and_then(|mut client| {
                     let timeline = timeline(&mut client)?;
-                    Ok(Connection { client, timeline })
+                    Ok(Connection::new(client, timeline))
                 });
                 let late = sender.send(outcome).is_err();
                 if late {

@@ -51,6 +51,7 @@ mod pool;
 pub mod reports;
 pub mod sessions;
 pub mod sites;
+mod statements;
 pub mod suggestions;
 mod time;
 mod tls;
@@ -63,13 +64,15 @@ pub mod versions;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use postgres::Client;
+use postgres::types::ToSql;
+use postgres::{Client, Row};
 
 pub use connector::{Connector, UrlError};
 pub use error::StoreError;
 
 use error::{describe, is_conflict, is_connection_loss, schema_is_missing};
 use pool::Pool;
+use statements::{Statements, is_stale};
 use transaction::{Failure, Fate};
 
 /// How often a transaction is tried that conflicts with others.
@@ -129,12 +132,25 @@ impl Store {
         &self,
         mut work: impl FnMut(&mut Client) -> Result<T, postgres::Error>,
     ) -> Result<T, StoreError> {
-        self.attempt(|client| work(client).map_err(Failure::Database))
+        self.attempt(|client, _| work(client).map_err(Failure::Database))
+    }
+
+    /// The row that a statement answers, if any; the statement stays prepared,
+    /// and must be harmless twice.
+    fn row(
+        &self,
+        text: &'static str,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<Option<Row>, StoreError> {
+        self.attempt(|client, statements| {
+            let statement = statements.get(client, text)?;
+            Ok(client.query_opt(&statement, values)?)
+        })
     }
 
     fn attempt<T>(
         &self,
-        mut work: impl FnMut(&mut Client) -> Result<T, Failure<T>>,
+        mut work: impl FnMut(&mut Client, &mut Statements) -> Result<T, Failure<T>>,
     ) -> Result<T, StoreError> {
         if !self.is_ready() {
             return Err(StoreError::Unavailable(
@@ -148,10 +164,10 @@ impl Store {
             let mut connection = self.pool.take(fresh)?;
             let reused = connection.reused;
             let timeline = connection.timeline();
-            let Some(client) = connection.client() else {
+            let Some((client, statements)) = connection.parts() else {
                 return Err(StoreError::Unavailable("the connection is gone".to_owned()));
             };
-            let error = match work(client) {
+            let error = match work(client, statements) {
                 Ok(value) => return Ok(value),
                 Err(Failure::Database(error)) => error,
                 Err(Failure::CommitUnanswered { id, value, error }) => {
@@ -177,6 +193,11 @@ impl Store {
                 let error = StoreError::from(error);
                 self.pool.mark_down(error.to_string());
                 return Err(error);
+            }
+            if is_stale(&error) && reused && !fresh {
+                connection.discard();
+                fresh = true;
+                continue;
             }
             if is_conflict(&error) {
                 conflicts += 1;

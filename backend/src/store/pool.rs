@@ -14,6 +14,7 @@ use postgres::Client;
 
 use super::connector::{ConnectError, Connection, Connector, Purpose};
 use super::error::{StoreError, is_connection_loss};
+use super::statements::Statements;
 
 /// How long a database that is down is left alone between two tries.
 const RETRY_EVERY: Duration = Duration::from_millis(300);
@@ -274,7 +275,13 @@ impl Drop for Shared {
 
 impl Pooled<'_> {
     pub(super) fn client(&mut self) -> Option<&mut Client> {
-        self.connection.as_mut().map(|held| &mut held.client)
+        self.parts().map(|(client, _)| client)
+    }
+
+    /// The client and what it has prepared.
+    pub(super) fn parts(&mut self) -> Option<(&mut Client, &mut Statements)> {
+        let held = self.connection.as_mut()?;
+        Some((&mut held.client, &mut held.statements))
     }
 
     /// Of the server to which it leads; 0 where it is gone or not known.

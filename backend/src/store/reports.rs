@@ -7,9 +7,11 @@ use std::time::SystemTime;
 use av_proto::report::ReportId;
 use av_proto::verdict::{Status, Verdict};
 use jiff::{SignedDuration, Timestamp};
-use postgres::Transaction;
+use postgres::types::ToSql;
+use postgres::{Row, Transaction};
 
 use super::alerts::OPEN_ALERTS;
+use super::statements::Statements;
 use super::time::to_sql;
 use super::transaction::{End, Twice};
 use super::{Store, StoreError};
@@ -104,34 +106,32 @@ WITH reported AS MATERIALIZED (
            CASE WHEN row_number() OVER w = 1 THEN s.detail ELSE lag(r.detail) OVER w END AS old_detail
       FROM reported r LEFT JOIN device_states s ON s.device_id = r.device_id
     WINDOW w AS (PARTITION BY r.device_id ORDER BY r.observed_at, r.place)
-), recorded AS (
+), judged AS MATERIALIZED (
+    SELECT *, state_at IS NULL AND nth = 1
+              OR observed_at < state_at
+              OR (status, verdict, detail) IS DISTINCT FROM (old_status, old_verdict, old_detail)
+              OR observed_at >= recorded_at + interval '1 hour' AS recorded
+      FROM compared
+), history AS (
     INSERT INTO observations
            (site_id, device_id, ip, observed_at, received_at, status, verdict, detail, metrics)
     SELECT $1, device_id, ip, observed_at, $2, status, verdict, detail, metrics
-      FROM compared
-     WHERE state_at IS NULL AND nth = 1
-        OR observed_at < state_at
-        OR (status, verdict, detail) IS DISTINCT FROM (old_status, old_verdict, old_detail)
-        OR observed_at >= recorded_at + interval '1 hour'
+      FROM judged WHERE recorded
     ON CONFLICT DO NOTHING
-    RETURNING device_id, observed_at
 ), newest AS (
-    SELECT DISTINCT ON (device_id) * FROM reported
+    SELECT DISTINCT ON (device_id) device_id, status, verdict, detail, metrics, observed_at,
+           max(observed_at) FILTER (WHERE status = 'online') OVER d AS last_ok_at,
+           max(observed_at) FILTER (WHERE recorded) OVER d AS last_recorded_at
+      FROM judged
+    WINDOW d AS (PARTITION BY device_id)
      ORDER BY device_id, observed_at DESC, place DESC
-), times AS (
-    SELECT n.device_id,
-           (SELECT max(r.observed_at) FROM reported r
-             WHERE r.device_id = n.device_id AND r.status = 'online') AS last_ok_at,
-           (SELECT max(r.observed_at) FROM recorded r
-             WHERE r.device_id = n.device_id) AS recorded_at
-      FROM newest n
 )
 INSERT INTO device_states AS s
        (device_id, status, verdict, detail, metrics, observed_at, last_seen, last_ok_at,
         status_since, verdict_since, recorded_at)
-SELECT n.device_id, n.status, n.verdict, n.detail, n.metrics, n.observed_at, $2, t.last_ok_at,
-       n.observed_at, n.observed_at, coalesce(t.recorded_at, '-infinity')
-  FROM newest n JOIN times t USING (device_id)
+SELECT device_id, status, verdict, detail, metrics, observed_at, $2, last_ok_at,
+       observed_at, observed_at, coalesce(last_recorded_at, '-infinity')
+  FROM newest
     ON CONFLICT (device_id) DO UPDATE SET
        status = CASE WHEN EXCLUDED.observed_at >= s.observed_at OR s.observed_at > $2
                      THEN EXCLUDED.status ELSE s.status END,
@@ -174,21 +174,48 @@ impl Store {
             Some(_) => Twice::Harmless,
             None => Twice::Ask,
         };
-        self.transact(twice, |transaction| {
-            Ok(End::Commit(take(transaction, arrival)?))
+        self.transact_prepared(twice, |transaction, statements| {
+            let mut on = Prepared {
+                transaction,
+                statements,
+            };
+            Ok(End::Commit(take(&mut on, arrival)?))
         })
     }
 }
 
-fn take(
-    transaction: &mut Transaction<'_>,
-    arrival: &Arrival<'_>,
-) -> Result<Outcome, postgres::Error> {
+/// A transaction whose statements stay prepared.
+struct Prepared<'a, 'b> {
+    transaction: &'a mut Transaction<'b>,
+    statements: &'a mut Statements,
+}
+
+impl Prepared<'_, '_> {
+    fn execute(
+        &mut self,
+        text: &'static str,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<u64, postgres::Error> {
+        let statement = self.statements.get(self.transaction, text)?;
+        self.transaction.execute(&statement, values)
+    }
+
+    fn query(
+        &mut self,
+        text: &'static str,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, postgres::Error> {
+        let statement = self.statements.get(self.transaction, text)?;
+        self.transaction.query(&statement, values)
+    }
+}
+
+fn take(on: &mut Prepared<'_, '_>, arrival: &Arrival<'_>) -> Result<Outcome, postgres::Error> {
     if let Some(id) = arrival.id {
         // Of two equal reports at the same time the second waits here for the
         // first, and then finds its place taken.
         let seq = i64::try_from(id.seq).unwrap_or(i64::MAX);
-        let advanced = transaction.execute(
+        let advanced = on.execute(
             "INSERT INTO report_cursors AS c (site_id, stream, last_seq, last_received_at)
              VALUES ($1, $2, $3, $4)
                  ON CONFLICT (site_id, stream) DO UPDATE
@@ -206,7 +233,7 @@ fn take(
             // standby was away and it was restarted since: with synchronous
             // replication this commit, and with it the answer, waits until
             // the standby has both.
-            transaction.execute(
+            on.execute(
                 "UPDATE report_cursors SET last_received_at = greatest(last_received_at, $3)
                   WHERE site_id = $1 AND stream = $2",
                 &[&arrival.site_id, &id.stream, &to_sql(arrival.received_at)],
@@ -214,14 +241,14 @@ fn take(
             return Ok(Outcome::Repetition);
         }
     }
-    note_agent(transaction, arrival)?;
+    note_agent(on, arrival)?;
 
     // Locked in the order of their ids against a DELETE at the same time: it
     // waits for us, or we find the device gone.
     let mut ips: Vec<&str> = arrival.observations.iter().map(|seen| seen.ip).collect();
     ips.sort_unstable();
     ips.dedup();
-    let devices: HashMap<String, i64> = transaction
+    let devices: HashMap<String, i64> = on
         .query(
             "SELECT ip, id FROM devices WHERE site_id = $1 AND ip = ANY ($2)
               ORDER BY id FOR KEY SHARE",
@@ -237,7 +264,7 @@ fn take(
         .filter_map(|seen| Some((*devices.get(seen.ip)?, seen)))
         .collect();
     if !known.is_empty() {
-        record(transaction, arrival, &known)?;
+        record(on, arrival, &known)?;
     }
     Ok(Outcome::Taken {
         known: devices.len(),
@@ -247,18 +274,15 @@ fn take(
 
 /// Notes that the agent was heard of. Its row also lets the reports of one
 /// site through one at a time.
-fn note_agent(
-    transaction: &mut Transaction<'_>,
-    arrival: &Arrival<'_>,
-) -> Result<(), postgres::Error> {
+fn note_agent(on: &mut Prepared<'_, '_>, arrival: &Arrival<'_>) -> Result<(), postgres::Error> {
     match &arrival.agent {
-        None => transaction.execute(
+        None => on.execute(
             "INSERT INTO site_agents AS a (site_id, last_report_at) VALUES ($1, $2)
                  ON CONFLICT (site_id) DO UPDATE
                 SET last_report_at = greatest(a.last_report_at, EXCLUDED.last_report_at)",
             &[&arrival.site_id, &to_sql(arrival.received_at)],
         )?,
-        Some(agent) => transaction.execute(
+        Some(agent) => on.execute(
             "INSERT INTO site_agents AS a
                     (site_id, last_report_at, version, running_hash, started_at, config_error,
                      rejected_devices, dropped_reports)
@@ -285,7 +309,7 @@ fn note_agent(
 }
 
 fn record(
-    transaction: &mut Transaction<'_>,
+    on: &mut Prepared<'_, '_>,
     arrival: &Arrival<'_>,
     known: &[(i64, &Observed<'_>)],
 ) -> Result<(), postgres::Error> {
@@ -302,7 +326,7 @@ fn record(
         .collect();
     let details: Vec<Option<&str>> = known.iter().map(|(_, seen)| seen.detail).collect();
     let metrics: Vec<&str> = known.iter().map(|(_, seen)| seen.metrics).collect();
-    transaction.execute(
+    on.execute(
         RECORD,
         &[
             &arrival.site_id,
@@ -322,13 +346,13 @@ fn record(
         .collect::<HashSet<i64>>()
         .into_iter()
         .collect();
-    transaction.execute(CLOSE_ALERTS, &[&ids])?;
-    transaction.execute(OPEN_ALERTS, &[&ids])?;
+    on.execute(CLOSE_ALERTS, &[&ids])?;
+    on.execute(OPEN_ALERTS, &[&ids])?;
 
     // What comes late changes days whose availability may be computed already.
     let oldest = known.iter().map(|(_, seen)| seen.observed_at).min();
     if let Some(oldest) = oldest.filter(|at| arrival.received_at.duration_since(*at) > LATE) {
-        transaction.execute(
+        on.execute(
             "SELECT av_days_changed($1, $2)",
             &[&arrival.site_id, &to_sql(oldest)],
         )?;

@@ -1,6 +1,7 @@
 //! Sites, their tokens and what their agents say of themselves.
 
 use std::fmt;
+use std::sync::LazyLock;
 use std::time::SystemTime;
 
 use jiff::Timestamp;
@@ -20,11 +21,14 @@ impl TokenDigest {
     /// The digest of a token as an agent presents it.
     #[must_use]
     pub fn of(token: &str) -> Self {
-        use fmt::Write as _;
-        let mut text = "sha256:".to_owned();
-        for byte in Sha256::digest(token.as_bytes()) {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "{byte:02x}");
+        // Of each poll: a formatter takes as long as the digest.
+        let digit = |half: u8| char::from_digit(half.into(), 16).unwrap_or_default();
+        let digest = Sha256::digest(token.as_bytes());
+        let mut text = String::with_capacity("sha256:".len() + 2 * digest.len());
+        text.push_str("sha256:");
+        for byte in digest {
+            text.push(digit(byte >> 4));
+            text.push(digit(byte & 15));
         }
         Self(text)
     }
@@ -81,23 +85,21 @@ impl Store {
         &self,
         token: &TokenDigest,
     ) -> Result<Option<(Site, TokenState)>, StoreError> {
-        self.run(|client| {
-            let row = client.query_typed_opt(
-                &format!(
-                    "SELECT s.id, s.name, {} FROM sites s {} WHERE s.id = av_site_of_token($1)",
-                    TokenState::SQL,
-                    TokenState::JOIN
-                ),
-                &[(&token.as_str(), Type::TEXT)],
-            )?;
-            Ok(row.map(|row| {
-                let site = Site {
-                    id: row.get(0),
-                    name: row.get(1),
-                };
-                (site, TokenState::from_sql(row.get(2)))
-            }))
-        })
+        static TEXT: LazyLock<String> = LazyLock::new(|| {
+            format!(
+                "SELECT s.id, s.name, {} FROM sites s {} WHERE s.id = av_site_of_token($1)",
+                TokenState::SQL,
+                TokenState::JOIN
+            )
+        });
+        let row = self.row(&TEXT, &[&token.as_str()])?;
+        Ok(row.map(|row| {
+            let site = Site {
+                id: row.get(0),
+                name: row.get(1),
+            };
+            (site, TokenState::from_sql(row.get(2)))
+        }))
     }
 
     /// Whether there is a site of this name.

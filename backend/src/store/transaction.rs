@@ -13,6 +13,7 @@ use postgres::types::Type;
 use postgres::{Client, Transaction};
 
 use super::error::is_connection_loss;
+use super::statements::Statements;
 use super::{Store, StoreError};
 
 /// How long the database is asked what became of a transaction.
@@ -81,7 +82,23 @@ impl Store {
         twice: Twice,
         mut work: impl FnMut(&mut Transaction<'_>) -> Result<End<T>, postgres::Error>,
     ) -> Result<T, StoreError> {
-        self.attempt(|client| once(client, twice, &mut work))
+        self.transact_prepared(twice, |transaction, _| work(transaction))
+    }
+
+    /// The same with what the connection has prepared.
+    ///
+    /// # Errors
+    /// Those of [`Store::transact`].
+    pub(super) fn transact_prepared<T>(
+        &self,
+        twice: Twice,
+        mut work: impl FnMut(&mut Transaction<'_>, &mut Statements) -> Result<End<T>, postgres::Error>,
+    ) -> Result<T, StoreError> {
+        self.attempt(|client, statements| {
+            once(client, twice, &mut |transaction| {
+                work(transaction, statements)
+            })
+        })
     }
 
     /// Asks on another connection what became of a transaction. `timeline` is
