@@ -36,8 +36,9 @@ enum Cut {
 
 /// Lets nobody through.
 const CLOSED: u8 = 9;
-/// Marks the transactions of requests: the backend's threads commit, too.
-const MARKS: [&[u8]; 2] = [b"av.actor", b"INSERT INTO site_agents"];
+/// Marks the transactions of requests: the backend's threads commit, too. Of a
+/// report the statements are prepared, and the device's address goes along.
+const MARKS: [&[u8]; 2] = [b"av.actor", b"10.9.8.7"];
 
 /// A way to PostgreSQL that cuts commits.
 struct Cutter {
@@ -239,7 +240,7 @@ fn a_report_whose_commit_had_no_answer_is_taken_once_with_a_number_and_without()
     scene
         .office
         .db
-        .execute("INSERT INTO devices (site_id, name, ip, device_type, driver) SELECT id, 'P', '10.0.0.1', 'projector', 'ping' FROM sites");
+        .execute("INSERT INTO devices (site_id, name, ip, device_type, driver) SELECT id, 'P', '10.9.8.7', 'projector', 'ping' FROM sites");
     let mut cuts = 0;
     for numbered in [false, true] {
         for cut in [Cut::After, Cut::Before] {
@@ -248,7 +249,7 @@ fn a_report_whose_commit_had_no_answer_is_taken_once_with_a_number_and_without()
             // without times of the agent's would have two.
             let status = if cuts % 2 == 0 { "online" } else { "offline" };
             let mut report = json!({"site_name": "Paris", "devices": [{
-                "ip": "10.0.0.1", "name": "P", "building": "", "floor": "", "room": "",
+                "ip": "10.9.8.7", "name": "P", "building": "", "floor": "", "room": "",
                 "type": "projector", "driver": "ping", "status": status, "detail": cuts.to_string(),
                 "metrics": {}, "verdict": "unknown",
             }]});
