@@ -119,6 +119,7 @@ pub const TABLE: &[Entry] = &[
     machine("benchmarks.md", "benches/pjlink.py", BENCH),
     machine("benchmarks.md", "benches/deadline.py", BENCH),
     machine("benchmarks.md", "benches/small.sh", BENCH),
+    machine("benchmarks.md", "benches/speed.py", BENCH),
     machine("sizing.md", "benches/agents.py", BENCH),
     machine("reliability.md", "--soak", BENCH),
     machine(
