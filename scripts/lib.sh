@@ -185,32 +185,28 @@ profile_folder() {
     esac
 }
 
-# Prints the path of the cargo-deb that packs the Debian packages. The newest
-# one may need a newer Rust than is promised, so its version is said here.
-get_cargo_deb() {
-    local version=3.8.0 folder
-    folder=${XDG_CACHE_HOME:-$HOME/.cache}/av-monitoring/cargo-deb-$version
-    if [ ! -x "$folder/bin/cargo-deb" ]; then
-        complain "Building cargo-deb $version from crates.io into $folder"
+# cargo_tool NAME VERSION OPTIONS... prints the path of a tool of cargo's, built
+# once from crates.io into the cache folder of the user.
+cargo_tool() {
+    local name=$1 version=$2 folder
+    folder=${XDG_CACHE_HOME:-$HOME/.cache}/av-monitoring/$name-$version
+    if [ ! -x "$folder/bin/$name" ]; then
+        complain "Building $name $version from crates.io into $folder"
         # Its own target folder: what it builds is of no use later.
         env -u CARGO_TARGET_DIR cargo install --quiet --locked --version "$version" --root "$folder" \
-            --no-default-features --features lzma cargo-deb >&2 || die "cargo-deb $version cannot be had."
+            "${@:3}" "$name" >&2 || return 1
     fi
-    say "$folder/bin/cargo-deb"
+    say "$folder/bin/$name"
 }
 
-# Prints the path of the cargo-deny that reads deny.toml.
-get_cargo_deny() {
-    local version=0.20.2 folder
-    folder=${XDG_CACHE_HOME:-$HOME/.cache}/av-monitoring/cargo-deny-$version
-    if [ ! -x "$folder/bin/cargo-deny" ]; then
-        complain "Building cargo-deny $version from crates.io into $folder"
-        # Its own target folder: what it builds is of no use later.
-        env -u CARGO_TARGET_DIR cargo install --quiet --locked --version "$version" --root "$folder" \
-            cargo-deny >&2 || return 1
-    fi
-    say "$folder/bin/cargo-deny"
+# The cargo-deb that packs the Debian packages. The newest one may need a newer
+# Rust than is promised, so its version is said here.
+get_cargo_deb() {
+    cargo_tool cargo-deb 3.8.0 --no-default-features --features lzma || die "cargo-deb cannot be had."
 }
+
+# The cargo-deny that reads deny.toml.
+get_cargo_deny() { cargo_tool cargo-deny 0.20.2; }
 
 # Sees to it that this compiler has the standard library of another Debian
 # architecture. Its packages do not install beside the host's, and the host's
