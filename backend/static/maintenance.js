@@ -41,8 +41,9 @@
       let answer = got;
       if (got.status === 200) {
         const { site_id, device_id, building, floor, room, starts_at, reason } = got.body;
-        // The server's now, whatever this machine's clock says; never before the start.
-        const now = Math.max(got.date ?? Date.now(), Date.parse(starts_at) + 1000);
+        // The server's now, whatever this machine's clock says, which comes in whole seconds:
+        // always after the start, and never still to come.
+        const now = Math.max(got.date ?? Date.now(), Date.parse(starts_at) + 1);
         answer = await av.api("PUT", path, { site_id, device_id, building, floor, room, starts_at, ends_at: new Date(now).toISOString(), reason });
       }
       if (answer.status >= 200 && answer.status < 300) location.href = "/maintenance";
