@@ -28,26 +28,8 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 sys.dont_write_bytecode = True
+from timing import cpu_of_family, stat  # noqa: E402
 from upgrade import Backend, Postgres  # noqa: E402
-
-TICKS = os.sysconf("SC_CLK_TCK")
-
-
-def stat(pid):
-    """The parent, the CPU seconds with those of children that have ended."""
-    text = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return int(text[1]), sum(map(int, text[11:15])) / TICKS
-
-
-def cpu_of_family(root):
-    total = 0.0
-    for entry in pathlib.Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                parent, seconds = stat(entry.name)
-                if root in (int(entry.name), parent):
-                    total += seconds
-    return total
 
 
 def resident_mib(pid):

@@ -27,13 +27,13 @@ import time
 BENCHES = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(BENCHES.parent))
 sys.dont_write_bytecode = True
+from timing import cpu_of_family  # noqa: E402
 from upgrade import Backend, Postgres, Process, free_port, request, wait_for  # noqa: E402
 
 SITES = 8
 DEVICES = 100
 # As the backend makes them.
 TOKENS = [hashlib.sha256(str(site).encode()).hexdigest() for site in range(SITES)]
-TICKS = os.sysconf("SC_CLK_TCK")
 
 NGINX = """
 worker_processes auto;
@@ -73,18 +73,6 @@ function request()
     return wrk.format("POST", "/ingest", headers, (body:gsub("@", n)))
 end
 """
-
-
-def seconds_of(pids):
-    """CPU seconds of these processes and of those that they started."""
-    total = 0
-    for entry in pathlib.Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
-                if int(entry.name) in pids or int(fields[1]) in pids:
-                    total += int(fields[11]) + int(fields[12])
-    return total / TICKS
 
 
 def wrk(url, seconds, threads, connections, *more):
@@ -153,7 +141,6 @@ class Bench:
         fill(self.postgres)
         self.python = self.start_python(stack, url)
         self.nginx = self.start_nginx(stack)
-        self.stack = stack
 
     def start_python(self, stack, url):
         port = free_port()
@@ -203,11 +190,11 @@ class Bench:
             found = {name: [] for name in peers}
             for _ in range(self.arguments.rounds):
                 for name, (process, url) in peers.items():
-                    before, began = seconds_of({process.process.pid}), time.monotonic()
-                    rate = wrk(f"{url}/config/{TOKENS[0]}", self.arguments.seconds, self.arguments.threads, connections,
-                               "-H", f"If-None-Match: {known[name]}")
+                    before, began = cpu_of_family(process.process.pid), time.monotonic()
+                    rate = wrk(f"{url}/config/{TOKENS[0]}", self.arguments.seconds,
+                               self.arguments.threads, connections, "-H", f"If-None-Match: {known[name]}")
                     took = time.monotonic() - began
-                    cpu = seconds_of({process.process.pid}) - before
+                    cpu = cpu_of_family(process.process.pid) - before
                     found[name].append((rate, 1e6 * cpu / (rate * took)))
             self.table(f"Unchanged polls, {connections} connections",
                        "polls a second: median (best)", found)
@@ -236,14 +223,14 @@ class Bench:
                 for site in range(SITES):
                     (self.folder / f"report-{site}").write_text(report(site, f"{turn}-{place}"))
                 number += 1_000_000
-                before, cpu = self.observations(), seconds_of({process.process.pid})
-                cpu += seconds_of({self.postgres.process.process.pid})
+                before, cpu = self.observations(), cpu_of_family(process.process.pid)
+                cpu += cpu_of_family(self.postgres.process.process.pid)
                 began = time.monotonic()
                 wrk(url, self.arguments.seconds, SITES, SITES, "-s", script, "--",
                     self.folder, str(number))
                 took = time.monotonic() - began
-                cpu = (seconds_of({process.process.pid})
-                       + seconds_of({self.postgres.process.process.pid}) - cpu)
+                cpu = (cpu_of_family(process.process.pid)
+                       + cpu_of_family(self.postgres.process.process.pid) - cpu)
                 taken = self.observations() - before
                 assert taken, process.tail()
                 found[name].append((taken / took, 1e6 * cpu / taken))
@@ -261,10 +248,12 @@ class Bench:
             received_at, status, verdict, detail, metrics FROM observations
             WHERE device_id > 0 LIMIT 300000) TO '{rows}'""".replace("\n", " "))
         before = self.observations()
-        cpu, began = seconds_of({self.postgres.process.process.pid}), time.monotonic()
+        cpu, began = cpu_of_family(self.postgres.process.process.pid), time.monotonic()
         self.postgres.sql("av", f"\\copy observations FROM '{rows}'")
         took = time.monotonic() - began
-        cpu = seconds_of({self.postgres.process.process.pid}) - cpu
+        # Until what served it has ended, and counts with its parent.
+        time.sleep(0.5)
+        cpu = cpu_of_family(self.postgres.process.process.pid) - cpu
         taken = self.observations() - before
         self.postgres.sql("av", "DELETE FROM observations WHERE device_id < 0")
         self.postgres.sql("av", "VACUUM observations")
