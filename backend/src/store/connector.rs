@@ -82,12 +82,13 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    fn new(client: Client, timeline: u32) -> Self {
-        Self {
+    fn new(mut client: Client) -> Result<Self, postgres::Error> {
+        let timeline = timeline(&mut client)?;
+        Ok(Self {
             client,
             statements: Statements::default(),
             timeline,
-        }
+        })
     }
 }
 
@@ -256,10 +257,7 @@ impl Connector {
         if count <= 1 {
             let opened = open(self.config.clone(), self.tls.clone(), purpose);
             return opened
-                .and_then(|mut client| {
-                    let timeline = timeline(&mut client)?;
-                    Ok(Connection::new(client, timeline))
-                })
+                .and_then(Connection::new)
                 .map_err(ConnectError::Postgres);
         }
         let preferred = self.hosts.preferred.load(Ordering::Acquire);
@@ -321,10 +319,7 @@ impl Connector {
         std::thread::Builder::new()
             .name("connect host".to_owned())
             .spawn(move || {
-                let outcome = open(config, tls, purpose).and_then(|mut client| {
-                    let timeline = timeline(&mut client)?;
-                    Ok(Connection::new(client, timeline))
-                });
+                let outcome = open(config, tls, purpose).and_then(Connection::new);
                 let late = sender.send(outcome).is_err();
                 if late {
                     hosts.hangs[nth].store(false, Ordering::Release);
