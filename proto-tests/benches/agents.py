@@ -11,6 +11,10 @@ reports cost. Prints the figures of docs/sizing.md as JSON.
 With --soak SECONDS instead: every agent polls and reports all that time, and
 each minute the backend's memory and the database's size are told.
 
+With --besieged CONNECTIONS instead: three times --seconds in peace and, in turn,
+beside so many connections that are idle, send a head or a body byte by byte, or
+stop in the middle of one.
+
 CPU seconds are what /proc says of the backend and of every process of
 PostgreSQL: unlike latencies they hardly change where the machine is busy.
 """
@@ -20,10 +24,13 @@ import contextlib
 import json
 import os
 import pathlib
+import resource
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
@@ -44,6 +51,60 @@ def memory_mib(pid):
     return round(int(fields["VmHWM"].split()[0]) / 1024, 1)
 
 
+class Siege:
+    """Connections that hold on. Those that are closed are made anew."""
+
+    BEGINNINGS = [
+        (b"", b""),
+        (b"G", b""),
+        (b"GET /config/x HTTP/1.1\r\nX-Slow: ", b"x"),
+        (b"POST /ingest HTTP/1.1\r\nX-Site-Token: x\r\nContent-Length: 9000\r\n\r\n", b" "),
+        (b"POST /login HTTP/1.1\r\nContent-Length: 9000\r\n\r\n", b""),
+    ]
+
+    def __init__(self, address, connections):
+        host, _, port = address.rpartition(":")
+        self.address = (host, int(port))
+        self.held = [None] * connections
+        self.made = 0
+        self.over = threading.Event()
+        self.round()
+        self.thread = threading.Thread(target=self.hold)
+        self.thread.start()
+
+    def round(self):
+        for place, connection in enumerate(self.held):
+            beginning, more = self.BEGINNINGS[place % len(self.BEGINNINGS)]
+            try:
+                if connection is None:
+                    connection = self.held[place] = socket.create_connection(self.address, 5)
+                    self.made += 1
+                    connection.sendall(beginning)
+                    connection.setblocking(False)
+                elif more:
+                    connection.sendall(more)
+                # An answer is read; nothing more to come is an end.
+                if not connection.recv(4096):
+                    raise ConnectionResetError
+            except BlockingIOError:
+                pass
+            except OSError:
+                if connection is not None:
+                    connection.close()
+                self.held[place] = None
+
+    def hold(self):
+        while not self.over.wait(1):
+            self.round()
+
+    def end(self):
+        self.over.set()
+        self.thread.join()
+        for connection in self.held:
+            if connection is not None:
+                connection.close()
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("backend", type=pathlib.Path)
@@ -55,6 +116,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--threads", type=int, default=16)
     parser.add_argument("--soak", type=float, metavar="SECONDS")
+    parser.add_argument("--besieged", type=int, metavar="CONNECTIONS")
     arguments = parser.parse_args()
     folder = tempfile.mkdtemp(prefix="av-agents-")
     with contextlib.ExitStack() as stack:
@@ -135,6 +197,19 @@ def main():
 
         if arguments.soak:
             simulate("soak", arguments.poll_s, arguments.report_s, arguments.soak)
+            return 0
+        if arguments.besieged:
+            _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+            simulate("first polls and reports", 60, 60, 65)
+            for _ in range(3):
+                simulate("peace", arguments.poll_s, arguments.report_s, arguments.seconds)
+                siege = Siege(backend.listen, arguments.besieged)
+                try:
+                    simulate("besieged", arguments.poll_s, arguments.report_s, arguments.seconds)
+                finally:
+                    siege.end()
+                print(json.dumps({"connections": arguments.besieged, "made": siege.made}), flush=True)
             return 0
         never = 1e9
         simulate("first polls and reports", arguments.seconds, arguments.seconds,

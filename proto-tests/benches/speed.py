@@ -190,6 +190,7 @@ class Bench:
             found = {name: [] for name in peers}
             for _ in range(self.arguments.rounds):
                 for name, (process, url) in peers.items():
+                    self.wait_until_idle()
                     before, began = cpu_of_family(process.process.pid), time.monotonic()
                     rate = wrk(f"{url}/config/{TOKENS[0]}", self.arguments.seconds,
                                self.arguments.threads, connections, "-H", f"If-None-Match: {known[name]}")
@@ -198,6 +199,22 @@ class Bench:
                     found[name].append((rate, 1e6 * cpu / (rate * took)))
             self.table(f"Unchanged polls, {connections} connections",
                        "polls a second: median (best)", found)
+
+    def wait_until_idle(self):
+        """Who was asked before goes on with what nobody waits for any more."""
+        families = [process.process.pid for process, _ in
+                    [(self.backend.process, None), self.python, self.nginx]]
+        families.append(self.postgres.process.process.pid)
+
+        def used():
+            return sum(map(cpu_of_family, families))
+
+        for _ in range(100):
+            before = used()
+            time.sleep(0.5)
+            if used() - before <= 0.02:
+                return
+        raise AssertionError("the programs do not come to rest")
 
     def table(self, title, what, found):
         first = statistics.median(rate for rate, _ in found["the backend"])

@@ -26,6 +26,8 @@ use pnet::packet::ipv6::Ipv6Packet;
 use pnet::packet::tcp::{self, MutableTcpPacket, TcpPacket};
 use pnet::packet::udp::{self, MutableUdpPacket, UdpPacket};
 
+use crate::random::Random;
+
 /// How often a thread looks whether it must end.
 const STOP_CHECK: Duration = Duration::from_millis(50);
 
@@ -132,7 +134,7 @@ impl Stretch {
         let (queue, arriving) = unbounded();
         let mut fates = Fates {
             impairment,
-            random: Random(seed),
+            random: Random::new(seed),
         };
         let counts = Arc::clone(&passed);
         let stop = Arc::clone(&self.stop);
@@ -371,23 +373,6 @@ impl Fates {
     }
 }
 
-/// xorshift64*: even, and the same everywhere for one seed.
-struct Random(u64);
-
-impl Random {
-    /// Between 0 and 1.
-    fn share(&mut self) -> f64 {
-        // Zero would stay zero.
-        let mut word = self.0.max(1);
-        word ^= word >> 12;
-        word ^= word << 25;
-        word ^= word >> 27;
-        self.0 = word;
-        let word = word.wrapping_mul(0x2545_f491_4f6c_dd1d);
-        f64::from(u32::try_from(word >> 32).unwrap_or(u32::MAX)) / f64::from(u32::MAX)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -403,7 +388,7 @@ mod tests {
                 delay: ms(20),
                 jitter: ms(10),
             },
-            random: Random(7),
+            random: Random::new(7),
         };
         let all: Vec<_> = (0..100_000).map(|_| fates.next()).collect();
         let share = |of: &dyn Fn(&Vec<Duration>) -> bool| {

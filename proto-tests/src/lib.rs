@@ -9,5 +9,6 @@ pub mod namespace;
 pub mod pg;
 pub mod pjlink_sim;
 pub mod process;
+pub mod random;
 pub mod smtp_sink;
 pub mod snmp_sim;

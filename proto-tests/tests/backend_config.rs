@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use av_proto::config::SiteDocument;
 use av_proto_tests::process::{Backend, http};
+use av_proto_tests::random::Random;
 use backend_support::{Bench, TOKEN, add_site, assert_error, report, reported};
 use serde_json::{Value, json};
 
@@ -513,27 +514,10 @@ fn two_backends_agree_at_once() {
 
 // ---------------------------------------------------------------- the hash
 
-/// A small generator of our own, so that a failure can be repeated.
-struct Random(u64);
+/// Texts and JSON as nobody would think of.
+struct Odd(Random);
 
-impl Random {
-    fn next(&mut self) -> u64 {
-        // xorshift64*
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-
-    fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
-        let index = self.below(u64::try_from(from.len()).unwrap());
-        &from[usize::try_from(index).unwrap()]
-    }
-
+impl Odd {
     fn text(&mut self) -> String {
         const PARTS: &[&str] = &[
             "a",
@@ -566,7 +550,7 @@ impl Random {
             "\u{c}",
             "\r",
         ];
-        (0..self.below(6)).map(|_| *self.pick(PARTS)).collect()
+        (0..self.0.below(6)).map(|_| self.0.pick(PARTS)).collect()
     }
 
     fn number(&mut self) -> String {
@@ -601,17 +585,17 @@ impl Random {
             "1.0e16",
             "9999999999999999.5",
         ];
-        match self.below(4) {
-            0 => (*self.pick(SPECIAL)).to_owned(),
-            1 => (i64::from_ne_bytes(self.next().to_ne_bytes()) >> self.below(64)).to_string(),
-            2 => f64::from_bits(self.next())
+        match self.0.below(4) {
+            0 => self.0.pick(SPECIAL).to_owned(),
+            1 => (i64::from_ne_bytes(self.0.word().to_ne_bytes()) >> self.0.below(64)).to_string(),
+            2 => f64::from_bits(self.0.word())
                 .to_string()
                 .replace("NaN", "0.5")
                 .replace("-inf", "-1e5")
                 .replace("inf", "1.5e5"),
             _ => {
                 let (whole, part, exponent) =
-                    (self.below(1000), self.below(100_000), self.below(40));
+                    (self.0.below(1000), self.0.below(100_000), self.0.below(40));
                 format!("{whole}.{part}e{}", i64::try_from(exponent).unwrap() - 20)
             }
         }
@@ -619,17 +603,18 @@ impl Random {
 
     fn json(&mut self, depth: u32) -> String {
         let quoted = |text: String| Value::String(text).to_string();
-        match self.below(if depth == 0 { 5 } else { 8 }) {
+        match self.0.below(if depth == 0 { 5 } else { 8 }) {
             0 => "null".to_owned(),
-            1 => (*self.pick(&["true", "false"])).to_owned(),
+            1 => self.0.pick(&["true", "false"]).to_owned(),
             2 => quoted(self.text()),
             3 | 4 => self.number(),
             5 => {
-                let items: Vec<String> = (0..self.below(4)).map(|_| self.json(depth - 1)).collect();
+                let items: Vec<String> =
+                    (0..self.0.below(4)).map(|_| self.json(depth - 1)).collect();
                 format!("[{}]", items.join(","))
             }
             _ => {
-                let members: Vec<String> = (0..self.below(5))
+                let members: Vec<String> = (0..self.0.below(5))
                     .map(|_| format!("{}:{}", quoted(self.text()), self.json(depth - 1)))
                     .collect();
                 format!("{{{}}}", members.join(","))
@@ -638,12 +623,12 @@ impl Random {
     }
 
     fn column(&mut self) -> Option<String> {
-        match self.below(8) {
+        match self.0.below(8) {
             0 => None,
             1 => {
                 // Deep, but not deeper than Python reads.
-                let depth = usize::try_from(self.below(150)).unwrap();
-                let (open, close) = *self.pick(&[("[", "]"), ("{\"k\":", "}")]);
+                let depth = usize::try_from(self.0.below(150)).unwrap();
+                let (open, close) = self.0.pick(&[("[", "]"), ("{\"k\":", "}")]);
                 Some(format!(
                     "{}{}{}",
                     open.repeat(depth),
@@ -715,15 +700,15 @@ fn rows(bench: &mut Bench, site: i64) -> Value {
 fn pythons_hash_over_the_same_rows_is_the_same() {
     const SITES: usize = 150;
     let mut bench = Bench::start();
-    let mut random = Random(0x00a1_1ce5_eed5);
+    let mut odd = Odd(Random::new(0x00a1_1ce5_eed5));
     let mut input = String::new();
     let mut hashes = Vec::new();
     for number in 0..SITES {
         let token = format!("random-{number}");
-        let name = format!("{number} {}", random.text());
+        let name = format!("{number} {}", odd.text());
         let site = add_site(&mut bench.sql, &name, &token);
-        let doubt = i32::try_from(random.below(400)).unwrap();
-        let interval = i32::try_from(random.below(86_400)).unwrap() + 1;
+        let doubt = i32::try_from(odd.0.below(400)).unwrap();
+        let interval = i32::try_from(odd.0.below(86_400)).unwrap() + 1;
         bench
             .sql
             .execute(
@@ -731,9 +716,9 @@ fn pythons_hash_over_the_same_rows_is_the_same() {
                 &[&site, &doubt, &interval],
             )
             .unwrap();
-        for device in 0..random.below(12) {
-            let ip = format!("{}{device}", random.text());
-            let place = |random: &mut Random| (random.below(4) > 0).then(|| random.text());
+        for device in 0..odd.0.below(12) {
+            let ip = format!("{}{device}", odd.text());
+            let place = |odd: &mut Odd| (odd.0.below(4) > 0).then(|| odd.text());
             bench
                 .sql
                 .execute(
@@ -742,14 +727,14 @@ fn pythons_hash_over_the_same_rows_is_the_same() {
                     &[
                         &site,
                         &ip,
-                        &random.text(),
-                        &place(&mut random),
-                        &place(&mut random),
-                        &place(&mut random),
-                        &random.text(),
-                        &random.text(),
-                        &random.column(),
-                        &random.column(),
+                        &odd.text(),
+                        &place(&mut odd),
+                        &place(&mut odd),
+                        &place(&mut odd),
+                        &odd.text(),
+                        &odd.text(),
+                        &odd.column(),
+                        &odd.column(),
                     ],
                 )
                 .unwrap();

@@ -24,9 +24,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use av_proto_tests::fake_backend::{ConfigAnswer, FakeBackend, IngestAnswer, first_config, site};
-use av_proto_tests::faults::{Random, full};
+use av_proto_tests::faults::full;
 use av_proto_tests::namespace::inside;
 use av_proto_tests::process::{Agent, LIMIT, wait_for};
+use av_proto_tests::random::Random;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 

@@ -19,10 +19,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use av_proto_tests::fake_backend::{ConfigAnswer, FakeBackend, first_config, site};
-use av_proto_tests::faults::{Random, full};
+use av_proto_tests::faults::full;
 use av_proto_tests::namespace::inside;
 use av_proto_tests::pjlink_sim::{Config, Projector};
 use av_proto_tests::process::{Agent, LIMIT, free_port, http};
+use av_proto_tests::random::Random;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 

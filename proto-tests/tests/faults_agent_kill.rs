@@ -22,8 +22,9 @@ use std::time::Duration;
 use av_agent::config::{ConfigStore, parse};
 use av_agent::report::{Limits, Spool};
 use av_proto_tests::fake_backend::{ConfigAnswer, FakeBackend, IngestAnswer, first_config, site};
-use av_proto_tests::faults::{Random, count};
+use av_proto_tests::faults::count;
 use av_proto_tests::process::{Agent, http};
+use av_proto_tests::random::Random;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 

@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 use av_agent::report::{Limits, Now, Spool, Stamp};
 use av_proto::report::ReportedDevice;
 use av_proto_tests::fake_backend::{ConfigAnswer, FakeBackend, first_config, site};
-use av_proto_tests::faults::{Random, count};
+use av_proto_tests::faults::count;
 use av_proto_tests::process::Agent;
+use av_proto_tests::random::Random;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use admin_support::Office;
 use av_proto_tests::faults::full;
+use av_proto_tests::random::Random;
 use serde_json::json;
 
 const METHODS: [&str; 12] = [
@@ -124,44 +125,19 @@ const MORSELS: [&[u8]; 16] = [
     b",\"name\":\"twice\"",
 ];
 
-/// A small generator of our own, so that a failure can be repeated.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        // xorshift64*
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        usize::try_from(self.next() % u64::try_from(n).unwrap()).unwrap()
-    }
-
-    fn one_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
-
-    fn pick<'a, T: ?Sized>(&mut self, from: &[&'a T]) -> &'a T {
-        from[self.below(from.len())]
-    }
-}
-
 fn target(random: &mut Random, paths: &[String]) -> String {
     let mut path = String::new();
-    let template = &paths[random.below(paths.len())];
+    let template = &paths[random.place(paths.len())];
     for part in template.split('/').skip(1) {
         path.push('/');
         if part.starts_with('{') {
             // Mostly something that is there.
-            path.push_str(if random.one_in(2) {
-                ["1", "2", "3"][random.below(3)]
+            path.push_str(if random.once_in(2) {
+                ["1", "2", "3"][random.place(3)]
             } else {
                 random.pick(&HOSTILE)
             });
-        } else if random.one_in(25) {
+        } else if random.once_in(25) {
             path.push_str(random.pick(&HOSTILE));
         } else {
             path.push_str(part);
@@ -187,7 +163,7 @@ fn target(random: &mut Random, paths: &[String]) -> String {
 fn body(random: &mut Random) -> Vec<u8> {
     let mut body = random.pick(&BODIES).as_bytes().to_vec();
     for _ in 0..random.below(4) {
-        let at = random.below(body.len() + 1);
+        let at = random.place(body.len() + 1);
         match random.below(4) {
             0 => body.truncate(at),
             1 => {
@@ -205,7 +181,7 @@ fn body(random: &mut Random) -> Vec<u8> {
             }
         }
     }
-    if random.one_in(60) {
+    if random.once_in(60) {
         body = "[".repeat(20_000).into_bytes();
     }
     body
@@ -220,8 +196,8 @@ fn request(random: &mut Random, paths: &[String], doors: &[String]) -> (String, 
     );
     let mut bytes = format!("{line}\r\nHost: a\r\nConnection: close\r\n").into_bytes();
     // Mostly with a key that opens something.
-    if !random.one_in(6) {
-        bytes.extend(doors[random.below(doors.len())].as_bytes());
+    if !random.once_in(6) {
+        bytes.extend(doors[random.place(doors.len())].as_bytes());
         bytes.extend(b"\r\n");
     }
     let types = [
@@ -243,7 +219,7 @@ fn request(random: &mut Random, paths: &[String], doors: &[String]) -> (String, 
         "X-CSRF-Token",
         "Range",
     ] {
-        if random.one_in(5) {
+        if random.once_in(5) {
             let value = match random.below(5) {
                 0 => "*",
                 1 => "\"",
@@ -310,7 +286,7 @@ fn random_requests_to_every_route_find_no_500_no_panic_and_no_secret() {
         format!("X-Site-Token: {token}"),
     ];
     let seed = 0x5eed_0006;
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let address = office.backend.url.strip_prefix("http://").unwrap();
     let (mut answered, mut well) = (0, 0);
     let cases = if full() { 20_000 } else { 600 };

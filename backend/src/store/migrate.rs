@@ -28,49 +28,27 @@ pub struct Migration {
     pub sql: &'static str,
 }
 
-/// Every migration, in order.
-pub const MIGRATIONS: &[Migration] = &[
-    Migration {
-        version: 1,
-        name: "001_schema",
-        sql: include_str!("../../../migrations/001_schema.sql"),
-    },
-    Migration {
-        version: 2,
-        name: "002_users",
-        sql: include_str!("../../../migrations/002_users.sql"),
-    },
-    Migration {
-        version: 3,
-        name: "003_versions",
-        sql: include_str!("../../../migrations/003_versions.sql"),
-    },
-    Migration {
-        version: 4,
-        name: "004_alerts",
-        sql: include_str!("../../../migrations/004_alerts.sql"),
-    },
-    Migration {
-        version: 5,
-        name: "005_history",
-        sql: include_str!("../../../migrations/005_history.sql"),
-    },
-    Migration {
-        version: 6,
-        name: "006_versions_from",
-        sql: include_str!("../../../migrations/006_versions_from.sql"),
-    },
-    Migration {
-        version: 7,
-        name: "007_suggestions",
-        sql: include_str!("../../../migrations/007_suggestions.sql"),
-    },
-    Migration {
-        version: 8,
-        name: "008_enrolment",
-        sql: include_str!("../../../migrations/008_enrolment.sql"),
-    },
-];
+macro_rules! migrations {
+    ($($version:literal $name:literal)*) => {
+        /// Every migration, in order.
+        pub const MIGRATIONS: &[Migration] = &[$(Migration {
+            version: $version,
+            name: $name,
+            sql: include_str!(concat!("../../../migrations/", $name, ".sql")),
+        }),*];
+    };
+}
+
+migrations! {
+    1 "001_schema"
+    2 "002_users"
+    3 "003_versions"
+    4 "004_alerts"
+    5 "005_history"
+    6 "006_versions_from"
+    7 "007_suggestions"
+    8 "008_enrolment"
+}
 
 impl Store {
     /// Applies the migrations that are missing; answers their names.
