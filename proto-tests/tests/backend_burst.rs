@@ -17,6 +17,16 @@ use av_proto_tests::process::Backend;
 /// So long nobody waits for an answer; without one the others stay open.
 const LIMIT: Duration = Duration::from_secs(60);
 
+fn start() -> (Backend, String) {
+    // No database is needed for a file.
+    let backend = Backend::spawn("postgres://nobody@127.0.0.1:1/none", |_| {});
+    let address = backend.url.trim_start_matches("http://").to_owned();
+    backend
+        .process
+        .wait_for("the backend listens", || TcpStream::connect(&address).ok());
+    (backend, address)
+}
+
 fn ask(connection: &mut TcpStream) {
     connection
         .write_all(b"GET /static/icon.svg HTTP/1.1\r\nHost: test\r\n\r\n")
@@ -34,12 +44,7 @@ fn answer(connection: &mut TcpStream) -> String {
 
 #[test]
 fn a_burst_of_connections_is_answered_while_others_are_idle() {
-    // No database is needed for a file.
-    let backend = Backend::spawn("postgres://nobody@127.0.0.1:1/none", |_| {});
-    let address = backend.url.trim_start_matches("http://").to_owned();
-    backend
-        .process
-        .wait_for("the backend listens", || TcpStream::connect(&address).ok());
+    let (_backend, address) = start();
     for _ in 0..5 {
         let mut idle: Vec<TcpStream> = (0..12)
             .map(|_| {
@@ -61,5 +66,21 @@ fn a_burst_of_connections_is_answered_while_others_are_idle() {
         for connection in &mut burst {
             assert_eq!(answer(connection), "HTTP/1.1 200");
         }
+    }
+}
+
+#[test]
+fn a_burst_upon_a_program_that_just_started_is_answered() {
+    let (_backend, address) = start();
+    // One at a time freed from the queue these would wait a minute and longer.
+    let mut burst: Vec<TcpStream> = (0..400)
+        .map(|_| {
+            let mut connection = TcpStream::connect(&address).unwrap();
+            ask(&mut connection);
+            connection
+        })
+        .collect();
+    for connection in &mut burst {
+        assert_eq!(answer(connection), "HTTP/1.1 200");
     }
 }

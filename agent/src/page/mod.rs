@@ -9,7 +9,7 @@ mod origin;
 mod times;
 
 pub(crate) use order::natural;
-pub(crate) use times::{span, with_age};
+pub(crate) use times::{local, span, with_age};
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};

@@ -8,13 +8,14 @@
 //! on without getting on: see [`Limits`].
 
 mod frame;
+mod knocks;
 mod respond;
 mod socket;
 mod ward;
 
 use std::collections::HashMap;
-use std::io::{self, Read as _, Write as _};
-use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::panic::catch_unwind;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
@@ -25,6 +26,7 @@ use socket2::SockRef;
 use tiny_http::{Request, Response, Server};
 
 pub use self::frame::{FrameError, check_frame};
+use self::knocks::Knocks;
 use self::respond::Sender;
 pub use self::respond::{TooManyStuck, came_with_head};
 use self::socket::{Descriptors, bytes_received};
@@ -42,8 +44,6 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(5);
 const RETIRE_AFTER: Duration = Duration::from_secs(60);
 /// How long what is left of a flood is thrown away.
 const FLOODED_FOR: Duration = Duration::from_secs(30);
-/// So many knocks wait for an answer at a time.
-const KNOCKS: usize = 4;
 /// File descriptors that are not for connections.
 const OTHER_DESCRIPTORS: u64 = 128;
 
@@ -261,25 +261,26 @@ impl Edge {
         }
     }
 
-    /// Watches over the accepting thread and the connections, every `pause`,
-    /// until `stopped` says so: it waits as long as it is told.
+    /// Watches over the accepting thread and the connections, every `pause` and
+    /// sooner where many connect at once, until `stopped` says so: it waits as
+    /// long as it is told.
     ///
     /// # Errors
     /// When `/proc` cannot be read, which the program needs.
     pub fn guard(&self, pause: Duration, stopped: impl Fn(Duration) -> bool) -> io::Result<()> {
         let mut descriptors = Descriptors::open()?;
         let mut spare = self.0.socket.try_clone().ok();
-        let mut knocks = Knocks::new(reachable(self.0.address));
+        let mut knocks = Knocks::new(self.0.address);
         let mut seen = HashMap::new();
         let mut looked = Instant::now();
         let mut panics = PANICS.load(Ordering::SeqCst);
-        while !stopped(pause) {
+        while !stopped(pause / knocks.hurry) {
             progress::moves();
             let before = std::mem::replace(&mut panics, PANICS.load(Ordering::SeqCst));
             if panics != before {
                 self.0.ended.store(true, Ordering::SeqCst);
             }
-            let silent = knocks.knock() > SILENCE_LIMIT;
+            let silent = knocks.knock(descriptors.threads()) > SILENCE_LIMIT;
             if silent {
                 log::error!("the HTTP server does not answer its own knocks: it is started anew");
             }
@@ -540,67 +541,6 @@ fn serve(socket: TcpListener) -> io::Result<Arc<Server>> {
         .map_err(|_| io::Error::other("no thread"))?
         .map(Arc::new)
         .map_err(|error| io::Error::other(error.to_string()))
-}
-
-/// Connections that tiny_http answers with 400 and closes at once.
-///
-/// They show that the accepting thread lives. And they free what lies in a
-/// queue: tiny_http hands a new connection to an idle thread; of two that
-/// arrive together both may be meant for the same one, and the second then
-/// lies there until some other connection ends, which with a browser's idle
-/// ones takes minutes. The thread that took a knock looks into the queue.
-struct Knocks {
-    address: SocketAddr,
-    waiting: Vec<TcpStream>,
-    heard: Instant,
-}
-
-impl Knocks {
-    fn new(address: SocketAddr) -> Self {
-        Self {
-            address,
-            waiting: Vec::new(),
-            heard: Instant::now(),
-        }
-    }
-
-    /// Knocks once more; answers how long there was no answer.
-    fn knock(&mut self) -> Duration {
-        let before = self.waiting.len();
-        self.waiting.retain_mut(|knock| {
-            knock
-                .read(&mut [0; 64])
-                .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
-        });
-        // No knock on the way proves nothing: this program may have no
-        // descriptor left for one.
-        if self.waiting.len() < before || before == 0 {
-            self.heard();
-        }
-        if self.waiting.len() < KNOCKS {
-            if let Ok(mut knock) = TcpStream::connect_timeout(&self.address, RECV_LIMIT) {
-                if knock.write_all(b"\r\n").is_ok() && knock.set_nonblocking(true).is_ok() {
-                    self.waiting.push(knock);
-                }
-            }
-        }
-        self.heard.elapsed()
-    }
-
-    fn heard(&mut self) {
-        self.heard = Instant::now();
-    }
-}
-
-/// The address at which this machine reaches its own listener.
-fn reachable(mut address: SocketAddr) -> SocketAddr {
-    if address.ip().is_unspecified() {
-        address.set_ip(match address {
-            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-        });
-    }
-    address
 }
 
 /// How many connections the process has descriptors for: tiny_http takes two

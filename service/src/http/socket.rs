@@ -52,6 +52,15 @@ impl Descriptors {
         sockets
     }
 
+    /// How many threads the process has; 0 where that is not known.
+    pub(super) fn threads(&self) -> usize {
+        // Each is a folder in that folder, whose name and `.` are links as well.
+        rustix::fs::statat(&self.folder, "../task", AtFlags::empty())
+            .ok()
+            .and_then(|stat| usize::try_from(stat.st_nlink).ok())
+            .map_or(0, |links| links.saturating_sub(2))
+    }
+
     /// This end's address and the other's, of a socket that is connected.
     pub(super) fn ends(
         &mut self,
@@ -140,4 +149,32 @@ pub(super) fn bytes_received(descriptor: RawFd) -> u64 {
     written
         .and_then(|bytes| bytes.try_into().ok())
         .map_or(0, u64::from_ne_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn every_thread_is_counted() {
+        const MORE: usize = 50;
+        let descriptors = Descriptors::open().unwrap();
+        let there = Barrier::new(MORE + 1);
+        thread::scope(|scope| {
+            for _ in 0..MORE {
+                scope.spawn(|| {
+                    there.wait();
+                    there.wait();
+                });
+            }
+            there.wait();
+            let counted = descriptors.threads();
+            there.wait();
+            // Those of other tests come and go.
+            assert!((MORE + 1..2 * MORE).contains(&counted), "{counted}");
+        });
+    }
 }

@@ -17,6 +17,7 @@ use std::path::PathBuf;
 
 use av_proto::config::SiteConfig;
 use av_proto::text::one_line;
+use jiff::civil::Weekday;
 use serde::Serialize;
 
 use super::args::Given;
@@ -277,13 +278,26 @@ fn devices(site: &SiteConfig, lines: &mut Vec<Line>) {
 fn zone(site: &SiteConfig, lines: &mut Vec<Line>) {
     const ABOUT: &str = "time zone";
     let there = jiff::Timestamp::now().to_zoned_datetime(site.timezone.clone());
+    let day = match there.weekday() {
+        Weekday::Monday => "Mon",
+        Weekday::Tuesday => "Tue",
+        Weekday::Wednesday => "Wed",
+        Weekday::Thursday => "Thu",
+        Weekday::Friday => "Fri",
+        Weekday::Saturday => "Sat",
+        Weekday::Sunday => "Sun",
+    };
     let name = site.timezone.iana_name().unwrap_or("UTC");
     if av_proto::schedule::zone("Europe/Paris").is_none() {
         lines.push(Line::bad(ABOUT, "no time zone data").advise("apt install tzdata"));
     } else {
         lines.push(Line::good(
             ABOUT,
-            format!("{name}: it is {} there", there.strftime("%a %H:%M")),
+            format!(
+                "{name}: it is {day} {:02}:{:02} there",
+                there.hour(),
+                there.minute()
+            ),
         ));
     }
 }

@@ -8,6 +8,7 @@ use av_proto::config::{SiteConfig, SiteDocument};
 use av_proto::driver::DriverSettings;
 use av_proto::secret::Secret;
 use av_proto::text::excerpt;
+use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
 use super::Line;
@@ -15,6 +16,7 @@ use crate::config::Identity;
 use crate::config_source::ConfigSource;
 use crate::http_client::{Answer, HttpClient, error_of};
 use crate::icmp::{Mode, Pinger};
+use crate::page::local;
 use crate::settings::Settings;
 use crate::supervisor::Health;
 
@@ -288,7 +290,7 @@ fn clock_line(now: Timestamp, least: Timestamp, backend: Option<Timestamp>) -> L
     const ABOUT: &str = "clock";
     const ADVICE: &str = "set it: timedatectl set-ntp true, and see timedatectl timesync-status; \
                           a Pi without a battery needs its time server";
-    let shown = now.strftime("%Y-%m-%d %H:%M:%S UTC");
+    let shown = format!("{} UTC", local(now, &TimeZone::UTC));
     if now < least {
         return Line::bad(ABOUT, format!("{shown}: it was never set")).advise(ADVICE);
     }
