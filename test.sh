@@ -144,6 +144,8 @@ deny_check() {
         complain "The list of known holes cannot be fetched."
         return 77
     }
+    # Those of other systems too: it reads what each says of its licence.
+    cargo fetch --locked && cargo fetch --locked --manifest-path proto-tests/fuzz/Cargo.toml || return 77
     # What deny.toml says of one of the two need not be met in the other.
     local -a options=(--locked --offline check -A license-not-encountered
         -A license-exception-not-encountered -A advisory-not-detected)
