@@ -20,8 +20,8 @@
 #   ./test.sh --upgrade        and agents and backends of the newest tag with
 #                              those of this tree; builds them first
 #   ./test.sh --faults         the fault tests of docs/reliability.md as often
-#                              as they are described there, half an hour; they
-#                              run a few times in every test
+#                              as they are described there: with all else 40
+#                              minutes; they run a few times in every test
 #   ./test.sh --no-install     complains about missing packages instead of
 #                              installing them
 #   ./test.sh --no-web         without the browser tests of the web interface
