@@ -202,12 +202,10 @@ class Bench:
 
     def wait_until_idle(self):
         """Who was asked before goes on with what nobody waits for any more."""
-        families = [process.process.pid for process, _ in
-                    [(self.backend.process, None), self.python, self.nginx]]
-        families.append(self.postgres.process.process.pid)
+        programs = [self.backend.process, self.python[0], self.nginx[0], self.postgres.process]
 
         def used():
-            return sum(map(cpu_of_family, families))
+            return sum(cpu_of_family(program.process.pid) for program in programs)
 
         for _ in range(100):
             before = used()
