@@ -240,4 +240,12 @@ fn connections_that_stay_for_good_are_counted_until_it_is_too_much() {
         thread::sleep(Duration::from_millis(50));
     }
     assert_eq!(worker.join().unwrap(), Err(TooManyStuck));
+
+    // Whoever goes on without it closes it, and it stays closed.
+    assert!(bench.edge.close());
+    assert!(!bench.edge.close());
+    for _ in 0..20 {
+        assert!(TcpStream::connect(bench.edge.address()).is_err());
+        thread::sleep(Duration::from_millis(50));
+    }
 }

@@ -16,7 +16,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use av_service::http::{Arrival, Edge, Limits};
+use av_service::http::{Arrival, Edge, Limits, TooManyStuck};
 use av_service::progress;
 use crossbeam_channel::Sender;
 use tiny_http::{Header, Method, Request, Response};
@@ -30,8 +30,10 @@ use crate::supervisor::{Health, Stop, stopped};
 /// Each has a thread, of which the agent has 64 in all.
 const CONNECTIONS: usize = 24;
 /// So many requests that claim more than memory holds are answered before the
-/// agent must start anew.
+/// page must close.
 const STUCK_MAX: usize = 8;
+/// An agent that has run for less does not start anew to open its page again.
+const CLOSED_WITHIN: Duration = Duration::from_secs(3600);
 /// How often the edge is looked after: each time costs a connection.
 const GUARD_EVERY: Duration = Duration::from_secs(1);
 
@@ -97,7 +99,7 @@ pub fn guard(edge: &Edge, stop: &Stop) {
 }
 
 impl Page {
-    /// Answers until the stop signal, or until it must start anew.
+    /// Answers until the stop signal, or until the agent must start anew.
     pub fn run(&mut self) {
         while !stopped(&self.stop, Duration::ZERO) {
             progress::moves();
@@ -110,9 +112,25 @@ impl Page {
                 Err(stuck) => Err(stuck),
             };
             if let Err(problem) = served {
-                log::error!("❌ Status page: {problem}");
+                self.close(problem);
                 return;
             }
+        }
+    }
+
+    /// Stays closed. Whoever reaches the page can bring it to this, and is not
+    /// to take the watching with it: only an agent that has run for long starts
+    /// anew for its page.
+    fn close(&self, problem: TooManyStuck) {
+        let left = || CLOSED_WITHIN.saturating_sub(self.sources.started.elapsed());
+        if self.edge.close() {
+            log::error!(
+                "❌ Status page: {problem}. It is closed; devices are watched, and the agent starts again in {} min",
+                left().as_secs().div_ceil(60)
+            );
+        }
+        while !left().is_zero() && !stopped(&self.stop, Duration::from_secs(1)) {
+            progress::moves();
         }
     }
 

@@ -63,6 +63,8 @@ struct Shared {
     ended: AtomicBool,
     /// Too many connections stay though they were closed.
     stuck: AtomicBool,
+    /// Nothing is accepted any more.
+    shut: AtomicBool,
     talks: Mutex<HashMap<SocketAddr, Talk>>,
     /// Connections that were closed with requests in tiny_http's queue, which
     /// has no end: nobody waits for these.
@@ -117,6 +119,7 @@ impl Edge {
             }),
             ended: AtomicBool::new(false),
             stuck: AtomicBool::new(false),
+            shut: AtomicBool::new(false),
             talks: Mutex::default(),
             flooded: Mutex::default(),
             connections: AtomicUsize::new(0),
@@ -247,6 +250,16 @@ impl Edge {
         }
     }
 
+    /// Accepts nothing any more; answers whether it did until now.
+    pub fn close(&self) -> bool {
+        let accepted = !self.0.shut.swap(true, Ordering::SeqCst);
+        if accepted {
+            // Ends the accepting thread, which has a descriptor of its own.
+            let _ = SockRef::from(&self.0.socket).shutdown(Shutdown::Both);
+        }
+        accepted
+    }
+
     /// What it counts.
     #[must_use]
     pub fn counts(&self) -> EdgeCounts {
@@ -280,13 +293,17 @@ impl Edge {
             if panics != before {
                 self.0.ended.store(true, Ordering::SeqCst);
             }
-            let silent = knocks.knock(descriptors.threads()) > SILENCE_LIMIT;
-            if silent {
-                log::error!("the HTTP server does not answer its own knocks: it is started anew");
-            }
-            if silent || self.0.ended.load(Ordering::SeqCst) {
-                self.reopen(&mut spare);
-                knocks.heard();
+            if !self.0.shut.load(Ordering::SeqCst) {
+                let silent = knocks.knock(descriptors.threads()) > SILENCE_LIMIT;
+                if silent {
+                    log::error!(
+                        "the HTTP server does not answer its own knocks: it is started anew"
+                    );
+                }
+                if silent || self.0.ended.load(Ordering::SeqCst) {
+                    self.reopen(&mut spare);
+                    knocks.heard();
+                }
             }
             if spare.is_none() {
                 spare = self.0.socket.try_clone().ok();

@@ -40,7 +40,7 @@ pub fn came_with_head(request: &Request) -> bool {
 /// Too many requests claimed bodies that no memory can hold, or too many
 /// connections stay though they were closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("too many connections can never be let go of; start again")]
+#[error("too many connections can never be let go of")]
 pub struct TooManyStuck;
 
 /// Sends answers.
