@@ -207,12 +207,12 @@ class Bench:
         def used():
             return sum(cpu_of_family(program.process.pid) for program in programs)
 
-        for _ in range(100):
+        def rest():
             before = used()
             time.sleep(0.5)
-            if used() - before <= 0.02:
-                return
-        raise AssertionError("the programs do not come to rest")
+            return used() - before <= 0.02
+
+        wait_for("all are at rest", rest)
 
     def table(self, title, what, found):
         first = statistics.median(rate for rate, _ in found["the backend"])

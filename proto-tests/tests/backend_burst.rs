@@ -72,7 +72,7 @@ fn a_burst_of_connections_is_answered_while_others_are_idle() {
 #[test]
 fn a_burst_upon_a_program_that_just_started_is_answered() {
     let (_backend, address) = start();
-    // One at a time freed from the queue these would wait a minute and longer.
+    // Freed from the queue one at a time, the last are closed as too slow.
     let mut burst: Vec<TcpStream> = (0..400)
         .map(|_| {
             let mut connection = TcpStream::connect(&address).unwrap();

@@ -28,8 +28,6 @@ pub(super) struct Knocks {
     heard: Instant,
     /// How many are made at once.
     at_once: usize,
-    /// So much sooner than usual the next are to be made.
-    pub(super) hurry: u32,
     /// How many threads there were.
     threads: usize,
 }
@@ -42,7 +40,6 @@ impl Knocks {
             waiting: Vec::new(),
             heard: Instant::now(),
             at_once: 1,
-            hurry: 1,
             threads: 0,
         }
     }
@@ -51,7 +48,7 @@ impl Knocks {
     /// answer.
     pub(super) fn knock(&mut self, threads: usize) -> Duration {
         let more = threads.saturating_sub(std::mem::replace(&mut self.threads, threads));
-        (self.at_once, self.hurry) = after(self.at_once, more);
+        self.at_once = after(self.at_once, more);
         let before = self.waiting.len();
         self.waiting.retain_mut(|knock| {
             knock
@@ -77,18 +74,26 @@ impl Knocks {
         self.heard.elapsed()
     }
 
+    /// So much sooner than usual the next are to be made.
+    pub(super) fn hurry(&self) -> u32 {
+        match self.at_once {
+            1 => 1,
+            _ => HURRY,
+        }
+    }
+
     /// There is no reason to complain of silence.
     pub(super) fn heard(&mut self) {
         self.heard = Instant::now();
     }
 }
 
-/// How many knocks are made at once, and how much sooner the next, after so many
-/// at once and with so many threads more.
-fn after(at_once: usize, more: usize) -> (usize, u32) {
+/// How many knocks are made at once after so many at once, and with so many
+/// threads more.
+fn after(at_once: usize, more: usize) -> usize {
     match more {
-        0 => (1, 1),
-        _ => ((2 * at_once).max(more).min(AT_ONCE), HURRY),
+        0 => 1,
+        _ => (2 * at_once).max(more).min(AT_ONCE),
     }
 }
 
@@ -119,7 +124,12 @@ mod tests {
             (1, 900, (16, HURRY)),
             (16, 0, (1, 1)),
         ] {
-            assert_eq!(after(at_once, more), expected, "{at_once} and {more}");
+            let knocks = Knocks {
+                at_once: after(at_once, more),
+                ..Knocks::new(([127, 0, 0, 1], 80).into())
+            };
+            let next = (knocks.at_once, knocks.hurry());
+            assert_eq!(next, expected, "{at_once} and {more}");
         }
     }
 

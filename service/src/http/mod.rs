@@ -287,7 +287,7 @@ impl Edge {
         let mut seen = HashMap::new();
         let mut looked = Instant::now();
         let mut panics = PANICS.load(Ordering::SeqCst);
-        while !stopped(pause / knocks.hurry) {
+        while !stopped(pause / knocks.hurry()) {
             progress::moves();
             let before = std::mem::replace(&mut panics, PANICS.load(Ordering::SeqCst));
             if panics != before {
