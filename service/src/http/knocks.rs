@@ -4,12 +4,16 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use super::socket::Descriptors;
+
 /// How long a connection to the own listener may take.
 const CONNECT_LIMIT: Duration = Duration::from_millis(250);
 /// So many knocks wait for an answer at a time where nothing asks for more.
 const WAITING: usize = 4;
 /// So many are made at once at the most.
 const AT_ONCE: usize = 16;
+/// Descriptors that a knock takes: its own, and tiny_http's two.
+const DESCRIPTORS: usize = 3;
 /// So much sooner the next ones follow where the last ones found somebody.
 const HURRY: u32 = 4;
 
@@ -21,7 +25,8 @@ const HURRY: u32 = 4;
 /// there until some other connection ends, which with a browser's idle ones
 /// takes minutes. The thread that took a knock looks into the queue. Where it
 /// found a connection there it stays with that, and so there is a thread more
-/// than before: as long as they get more, twice as many knocks follow.
+/// than before: as long as they get more, twice as many knocks follow, though
+/// they never take more than a quarter of the descriptors that are free.
 pub(super) struct Knocks {
     address: SocketAddr,
     waiting: Vec<TcpStream>,
@@ -44,11 +49,14 @@ impl Knocks {
         }
     }
 
-    /// Knocks, where there are so many threads; answers how long there was no
-    /// answer.
-    pub(super) fn knock(&mut self, threads: usize) -> Duration {
+    /// Knocks; answers how long there was no answer.
+    pub(super) fn knock(&mut self, descriptors: &mut Descriptors) -> Duration {
+        let threads = descriptors.threads();
         let more = threads.saturating_sub(std::mem::replace(&mut self.threads, threads));
         self.at_once = after(self.at_once, more);
+        if self.at_once > 1 {
+            self.at_once = within(self.at_once, descriptors.free());
+        }
         let before = self.waiting.len();
         self.waiting.retain_mut(|knock| {
             knock
@@ -74,6 +82,8 @@ impl Knocks {
         self.heard.elapsed()
     }
 
+    /// Descriptors that a knock takes: its own, and tiny_http's two.
+    const DESCRIPTORS: usize = 3;
     /// So much sooner than usual the next are to be made.
     pub(super) fn hurry(&self) -> u32 {
         match self.at_once {
@@ -95,6 +105,11 @@ fn after(at_once: usize, more: usize) -> usize {
         0 => 1,
         _ => (2 * at_once).max(more).min(AT_ONCE),
     }
+}
+
+/// How many of those are made where so many descriptors are free.
+fn within(at_once: usize, free: usize) -> usize {
+    at_once.min(free / DESCRIPTORS / 4).max(1)
 }
 
 /// The address at which this machine reaches its own listener.
@@ -130,6 +145,21 @@ mod tests {
             };
             let next = (knocks.at_once, knocks.hurry());
             assert_eq!(next, expected, "{at_once} and {more}");
+        }
+    }
+
+    #[test]
+    fn knocks_leave_descriptors_to_others() {
+        for (at_once, free, made) in [
+            (16, usize::MAX, 16),
+            (16, 192, 16),
+            (16, 191, 15),
+            (16, 41, 3),
+            (2, 41, 2),
+            (16, 11, 1),
+            (16, 0, 1),
+        ] {
+            assert_eq!(within(at_once, free), made, "{at_once} and {free}");
         }
     }
 

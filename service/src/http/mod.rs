@@ -294,7 +294,7 @@ impl Edge {
                 self.0.ended.store(true, Ordering::SeqCst);
             }
             if !self.0.shut.load(Ordering::SeqCst) {
-                let silent = knocks.knock(descriptors.threads()) > SILENCE_LIMIT;
+                let silent = knocks.knock(&mut descriptors) > SILENCE_LIMIT;
                 if silent {
                     log::error!(
                         "the HTTP server does not answer its own knocks: it is started anew"

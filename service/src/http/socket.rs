@@ -7,6 +7,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::process::{Resource, getrlimit};
 use socket2::Socket;
 
 /// The process's table of descriptors.
@@ -50,6 +51,18 @@ impl Descriptors {
             }
         }
         sockets
+    }
+
+    /// How many more the process may open.
+    pub(super) fn free(&mut self) -> usize {
+        // Without a number there is no limit.
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        self.list.rewind();
+        let links = std::iter::from_fn(|| self.list.next());
+        let open = links.take_while(Result::is_ok).count();
+        usize::try_from(limit)
+            .unwrap_or(usize::MAX)
+            .saturating_sub(open)
     }
 
     /// How many threads the process has; 0 where that is not known.
