@@ -82,8 +82,6 @@ impl Knocks {
         self.heard.elapsed()
     }
 
-    /// Descriptors that a knock takes: its own, and tiny_http's two.
-    const DESCRIPTORS: usize = 3;
     /// So much sooner than usual the next are to be made.
     pub(super) fn hurry(&self) -> u32 {
         match self.at_once {
