@@ -25,8 +25,8 @@ const HURRY: u32 = 4;
 /// there until some other connection ends, which with a browser's idle ones
 /// takes minutes. The thread that took a knock looks into the queue. Where it
 /// found a connection there it stays with that, and so there is a thread more
-/// than before: as long as they get more, twice as many knocks follow, though
-/// they never take more than a quarter of the descriptors that are free.
+/// than before: as long as they get more, twice as many knocks follow. Several at
+/// once leave three quarters of the free descriptors to others.
 pub(super) struct Knocks {
     address: SocketAddr,
     waiting: Vec<TcpStream>,
