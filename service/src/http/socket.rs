@@ -58,6 +58,7 @@ impl Descriptors {
         // Without a number there is no limit.
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         self.list.rewind();
+        // The folder's own two names count as well: better two too few.
         let links = std::iter::from_fn(|| self.list.next());
         let open = links.take_while(Result::is_ok).count();
         usize::try_from(limit)
