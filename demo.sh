@@ -46,8 +46,8 @@ site=Demo
 password=demo
 community=demo
 
-install_missing "$root"
 need_cargo
+install_missing "$root" missing_demo_build_packages
 
 # ------------------------------------------------------------------ build
 

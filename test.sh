@@ -84,13 +84,12 @@ while [ $# -gt 0 ]; do
     shift
 done
 
-if [ "$install" = yes ]; then
-    install_missing "$root" || exit 1
-else
-    lacking=$(missing_packages | tr '\n' ' ')
-    [ -z "$lacking" ] || die "Missing packages: $lacking"
-fi
 need_cargo
+if [ "$install" = yes ]; then
+    install_missing "$root" missing_test_packages
+else
+    need_installed missing_test_packages
+fi
 cd "$root" || exit 1
 
 failed=()

@@ -19,8 +19,8 @@ root=$(cd "$here/.." && pwd)
 . "$root/scripts/lib.sh"
 
 version=4.32.5
-install_missing "$root"
 need_cargo
+install_missing "$root" missing_test_packages
 
 cd "$root"
 cargo build --quiet --locked -p av-backend

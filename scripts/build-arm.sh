@@ -45,8 +45,7 @@ if [ "$prepare" = yes ]; then
     if [ "$install" = yes ]; then
         install_missing "$root" missing_arm_packages
     else
-        lacking=$(missing_arm_packages | tr '\n' ' ')
-        [ -z "$lacking" ] || die "Missing packages: $lacking"
+        need_installed missing_arm_packages
     fi
     get_rust "$root"
     for architecture in "${architectures[@]}"; do

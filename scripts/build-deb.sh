@@ -41,8 +41,8 @@ while [ $# -gt 0 ]; do
 done
 cd "$root"
 command -v dpkg-deb >/dev/null || die "There is no dpkg-deb: packages are built on Debian."
-install_missing "$root" missing_deb_packages
 need_cargo
+install_missing "$root" missing_deb_packages
 target=$(realpath -m "${CARGO_TARGET_DIR:-$root/target}")
 [ -n "$version" ] || version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 into=$(realpath -m "${AV_DEB_FOLDER:-$target/debian}")

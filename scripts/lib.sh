@@ -3,7 +3,7 @@
 
 # snmpd and friends are there, and not on a normal user's PATH; cargo may be
 # installed and not on a service's.
-PATH="$PATH:/usr/sbin:/sbin:$HOME/.cargo/bin"
+PATH="$PATH:/usr/sbin:/sbin${HOME:+:$HOME/.cargo/bin}"
 export PATH
 
 say() { printf '%s\n' "$*"; }
@@ -13,10 +13,11 @@ die() {
     exit 1
 }
 
-# The newest PostgreSQL server's programs: Debian keeps them off the PATH.
+# The newest PostgreSQL server's programs: most systems keep them off the PATH.
 postgres_bin() {
     local newest=''
-    newest=$(find /usr/lib/postgresql -mindepth 3 -maxdepth 3 -path '*/bin/initdb' 2>/dev/null | sort -V | tail -n 1) || true
+    newest=$(find /usr/lib/postgresql*/ /usr/pgsql-*/ -mindepth 2 -maxdepth 3 -path '*/bin/initdb' 2>/dev/null |
+        sort -V | tail -n 1) || true
     if [ -n "$newest" ]; then
         dirname "$newest"
     elif command -v initdb >/dev/null && command -v postgres >/dev/null; then
@@ -26,66 +27,11 @@ postgres_bin() {
     fi
 }
 
-# Prints the Debian packages that are missing, one a line.
-missing_packages() {
-    postgres_bin >/dev/null || say postgresql
-    command -v psql >/dev/null || say postgresql-client
-    command -v snmpd >/dev/null || say snmpd
-    command -v python3 >/dev/null || say python3
-    # Some libraries have C in them.
-    command -v cc >/dev/null || say gcc
-    [ -e /usr/include/stdlib.h ] || say libc6-dev
-    command -v ip >/dev/null || say iproute2
-    command -v setpriv >/dev/null || say util-linux
-    # A slow disk and a clock that is set.
-    command -v strace >/dev/null || say strace
-    command -v faketime >/dev/null || say faketime
-    # The proxies whose configurations are tested.
-    command -v nginx >/dev/null || say nginx-light
-    command -v caddy >/dev/null || say caddy
-    # What the guides' commands need.
-    command -v curl >/dev/null || say curl
-    command -v jq >/dev/null || say jq
-    command -v openssl >/dev/null || say openssl
-}
-
-# The same for the tests of the web interface.
-missing_web_packages() {
-    command -v chromium >/dev/null || say chromium
-    command -v node >/dev/null || say nodejs
-    command -v npm >/dev/null || say npm
-}
-
-# And for building the Debian packages.
-missing_deb_packages() {
-    command -v dpkg-shlibdeps >/dev/null || say dpkg-dev
-}
-
-# Installs what is missing, as root or through sudo: what `missing_packages`
-# prints, or the function that is named.
-install_missing() {
-    local root=$1 missing=${2:-missing_packages}
-    local -a packages=()
-    mapfile -t packages < <("$missing")
-    [ ${#packages[@]} -gt 0 ] || return 0
-    local -a as_root=()
-    if [ "$(id -u)" -ne 0 ]; then
-        command -v sudo >/dev/null || die "Missing: ${packages[*]}. As root: $root/scripts/install-packages.sh ${packages[*]}"
-        as_root=(sudo)
-        # Nobody is there to type a password.
-        [ -t 0 ] || as_root=(sudo -n)
-    fi
-    "${as_root[@]}" "$root/scripts/install-packages.sh" "${packages[@]}"
-    mapfile -t packages < <("$missing")
-    [ ${#packages[@]} -eq 0 ] || die "Still missing after the installation: ${packages[*]}"
-}
-
-need_cargo() {
-    command -v cargo >/dev/null || die "There is no cargo. Rust 1.85 or newer is needed: https://rustup.rs"
-}
-
 # The oldest Rust that the workspace promises to build with.
 rust_version=1.85
+
+# shellcheck source=scripts/needs.sh
+. "$(dirname "${BASH_SOURCE[0]}")/needs.sh"
 
 # The folder of the compiler that the next functions look after.
 rust_folder() {
@@ -122,7 +68,7 @@ rust_package() {
 # Unpacks the compiler for this machine into a folder.
 unpack_rust() {
     local root=$1 into=$2 compiler build arch library
-    command -v apt-get >/dev/null || die "Rust $rust_version is taken from Debian's packages, and this is no Debian. Set AV_MSRV_DIR to a folder with a rustc of that version."
+    has_apt || die "Rust $rust_version is taken from Debian's packages, and this is no Debian. Set AV_MSRV_DIR to a folder with a rustc of that version."
     read -r compiler build < <(rust_package) || return 1
     local std=libstd-rust${compiler#rustc}
     arch=$(dpkg --print-architecture)
@@ -216,7 +162,7 @@ get_rust_target() {
     local arch=$1 triple=$2 folder lists compiler build std library
     folder=$(rust_folder)
     if [ -d "$folder/usr/lib/rustlib/$triple/lib" ]; then return 0; fi
-    command -v apt-get >/dev/null || die "The standard library for $arch is taken from Debian's packages, and this is no Debian."
+    has_apt || die "The standard library for $arch is taken from Debian's packages, and this is no Debian."
     say "Getting the standard library for $arch from Debian's packages"
     if [ -r "$folder/package" ]; then
         read -r compiler build <"$folder/package"

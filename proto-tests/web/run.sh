@@ -15,18 +15,14 @@ root=$(cd "$here/../.." && pwd)
 # shellcheck source=scripts/lib.sh
 . "$root/scripts/lib.sh"
 
+need_cargo
 if [ "${1-}" = --no-install ]; then
     shift
-    lacking=$({
-        missing_packages
-        missing_web_packages
-    } | tr '\n' ' ')
-    [ -z "$lacking" ] || die "Missing packages: $lacking"
+    need_installed missing_demo_build_packages missing_web_packages
 else
-    install_missing "$root"
+    install_missing "$root" missing_demo_build_packages
     install_missing "$root" missing_web_packages
 fi
-need_cargo
 if ! [ -e "$here/node_modules/playwright-core/package.json" ]; then
     (cd "$here" && npm ci --ignore-scripts --no-audit --no-fund)
 fi
