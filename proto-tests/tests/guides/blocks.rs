@@ -24,6 +24,20 @@ pub struct Block {
     pub text: String,
 }
 
+/// The guides that exist in both languages: English, French.
+pub const PAIRS: &[(&str, &str)] = &[
+    ("administration.md", "administration.fr.md"),
+    ("technician.md", "technicien.md"),
+    ("tls.md", "tls.fr.md"),
+    ("troubleshooting.md", "troubleshooting.fr.md"),
+];
+
+/// The English name of a guide, whose commands both languages have.
+pub fn english(guide: &str) -> &str {
+    let pair = PAIRS.iter().find(|(_, french)| *french == guide);
+    pair.map_or(guide, |(english, _)| english)
+}
+
 /// Every guide: file name and text.
 pub fn guides() -> Vec<(String, String)> {
     let mut files: Vec<_> = std::fs::read_dir(workspace().join("docs"))

@@ -1,7 +1,7 @@
 //! Which commands are run, with what in place of names and ports; and which
 //! are not, and why.
 
-use crate::blocks::Block;
+use crate::blocks::{Block, english};
 
 /// What becomes of a block.
 pub enum How {
@@ -36,12 +36,7 @@ pub struct Entry {
 
 impl Entry {
     pub fn fits(&self, block: &Block) -> bool {
-        // Both languages have the same commands.
-        let guide = match block.guide.as_str() {
-            "technicien.md" => "technician.md",
-            other => other,
-        };
-        guide == self.guide && block.text.contains(self.mark)
+        english(&block.guide) == self.guide && block.text.contains(self.mark)
     }
 }
 
