@@ -110,6 +110,7 @@ fn probe(address: SocketAddr, mut section: Value) -> Finding {
         settings: DriverSettings::parse("http", &sections).unwrap(),
         interval: None,
         expectations: Expectations::default(),
+        unknown: [].into(),
     };
     let found = probe_once(&Drivers::start(&Health::default()), &device);
     assert_eq!(found.metrics["http_port"], address.port());

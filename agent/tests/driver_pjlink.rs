@@ -40,6 +40,7 @@ fn device(settings: PjlinkSettings) -> Device {
         settings: DriverSettings::Pjlink(settings),
         interval: None,
         expectations: Expectations::default(),
+        unknown: [].into(),
     }
 }
 

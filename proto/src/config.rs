@@ -20,6 +20,7 @@ use crate::driver::{DriverSettings, Sections, own_interval};
 use crate::field::from_json;
 use crate::hash::{ConfigHash, HashedDevice, HashedSite};
 use crate::schedule::{RuleDocument, Schedule, zone};
+use crate::unknown::{UnknownSetting, unknown_settings};
 use crate::verdict::{ALERT_AFTER_DEFAULT_S, ALERT_AFTER_MIN_S, Expectations};
 
 /// The least time between sweeps while all is well, in seconds.
@@ -264,6 +265,8 @@ pub struct Device {
     pub interval: Option<Duration>,
     /// What is expected of it.
     pub expectations: Expectations,
+    /// Its settings that have no effect because their names are not known.
+    pub unknown: Box<[UnknownSetting]>,
 }
 
 /// A device that the configuration names and that cannot be watched.
@@ -409,7 +412,8 @@ impl Device {
     /// not exist takes `site_zone`, and `warnings` says so.
     ///
     /// # Errors
-    /// Each field that is not valid.
+    /// Each field that is not valid, and then each that is not known: the one
+    /// may be missing because the other is misspelt.
     pub fn parse(
         json: &str,
         site_zone: &TimeZone,
@@ -445,6 +449,7 @@ impl Device {
                 })
                 .ok(),
         };
+        let unknown = document.unknown();
         match (ip, settings, interval, expectations) {
             (Some(ip), Some(settings), Some(interval), Some(expectations)) => Ok(Self {
                 ip,
@@ -458,8 +463,12 @@ impl Device {
                 settings,
                 interval,
                 expectations,
+                unknown: unknown.into(),
             }),
-            _ => Err(errors),
+            _ => {
+                errors.extend(unknown.iter().map(FieldError::from));
+                Err(errors)
+            }
         }
     }
 }
@@ -480,6 +489,35 @@ impl DeviceDocument {
             }
         }
     }
+
+    fn unknown(&self) -> Vec<UnknownSetting> {
+        fn text(raw: Option<&RawValue>) -> &str {
+            raw.map_or("{}", RawValue::get)
+        }
+        let expectations = text(self.expectations.as_deref());
+        match &self.driver_config {
+            Some(raw) => unknown_settings(&self.driver, raw.get(), expectations),
+            None => {
+                let (snmp, pjlink) = (text(self.snmp.as_deref()), text(self.pjlink.as_deref()));
+                let sections = format!("{{\"snmp\":{snmp},\"pjlink\":{pjlink}}}");
+                unknown_settings(&self.driver, &sections, expectations)
+            }
+        }
+    }
+}
+
+/// `expectations` as they are written.
+#[derive(Deserialize)]
+pub(crate) struct ExpectationsDocument {
+    always_on: Option<bool>,
+    alert_after_s: Option<i64>,
+    schedule: Option<ScheduleDocument>,
+}
+
+#[derive(Deserialize)]
+struct ScheduleDocument {
+    timezone: Option<String>,
+    rules: Option<Vec<RuleDocument>>,
 }
 
 /// Reads `expectations`; a field that is null counts as absent.
@@ -491,18 +529,6 @@ pub fn parse_expectations(
     site_zone: &TimeZone,
     warnings: &mut Vec<FieldError>,
 ) -> Result<Expectations, Vec<FieldError>> {
-    #[derive(Deserialize)]
-    struct ExpectationsDocument {
-        always_on: Option<bool>,
-        alert_after_s: Option<i64>,
-        schedule: Option<ScheduleDocument>,
-    }
-    #[derive(Deserialize)]
-    struct ScheduleDocument {
-        timezone: Option<String>,
-        rules: Option<Vec<RuleDocument>>,
-    }
-
     let document: ExpectationsDocument = from_json(json.as_bytes()).map_err(|e| vec![e])?;
     let mut errors = Vec::new();
     let alert_after_s = match document.alert_after_s {

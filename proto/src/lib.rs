@@ -17,6 +17,8 @@
 //! | [`suggestion`] | the body of `POST /suggestions` |
 //! | [`secret`] | values that cannot be printed |
 //! | [`exposition`] | the Prometheus text format |
+//! | [`unknown`] | settings that no reader knows, and what was meant |
+//! | [`nearest`] | the known word that a misspelt one was meant to be |
 //! | [`sort`] | one sort for lists of every type |
 //! | [`text`] | foreign text made safe for a log line |
 
@@ -27,13 +29,16 @@ pub mod exposition;
 pub mod field;
 pub mod hash;
 pub mod members;
+pub mod nearest;
 mod object;
 pub mod report;
 pub mod schedule;
 pub mod secret;
+mod shape;
 pub mod sort;
 pub mod suggestion;
 pub mod text;
+pub mod unknown;
 pub mod verdict;
 pub mod zones;
 

@@ -25,6 +25,7 @@ use std::fmt::Display;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use av_proto::nearest::nearest;
 use lexopt::{Arg, Parser};
 
 /// What is wrong with a command line.
@@ -361,31 +362,4 @@ fn similar(like: &Option<String>) -> String {
     like.as_ref()
         .map(|like| format!("; there is '{like}'"))
         .unwrap_or_default()
-}
-
-/// The one of `names` that is nearest to `word`, where it may be a slip of the
-/// finger: a third of the letters are another at most.
-pub(super) fn nearest(word: &str, names: impl Iterator<Item = String>) -> Option<String> {
-    names
-        .map(|name| (distance(word, &name), name))
-        .filter(|(distance, name)| distance * 3 <= name.len())
-        .min()
-        .map(|(_, name)| name)
-}
-
-/// How many letters must be put in, left out or changed to get from one word to
-/// the other (Levenshtein).
-fn distance(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (index, letter) in from.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = index + 1;
-        for (at, other) in to.iter().enumerate() {
-            let changed = diagonal + usize::from(letter != *other);
-            diagonal = row[at + 1];
-            row[at + 1] = changed.min(row[at].min(diagonal) + 1);
-        }
-    }
-    row[to.len()]
 }

@@ -207,7 +207,7 @@ fn help_of(name: &OsStr) -> Result<&'static str, Stop> {
         _ => {
             let given = args::shown(name);
             let names = Command::NAMES.into_iter().map(str::to_owned);
-            let like = args::nearest(&given, names);
+            let like = av_proto::nearest::nearest(&given, names);
             return Err(Stop::Wrong {
                 error: ArgsError::Unknown {
                     what: "command",

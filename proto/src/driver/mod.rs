@@ -7,6 +7,7 @@ mod snmp;
 mod tcp;
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
@@ -22,6 +23,7 @@ pub use tcp::{Banner, TcpSettings};
 
 use crate::FieldError;
 use crate::field::from_json;
+use crate::shape::{Shape, shape_of};
 
 /// The registry: the name of each driver, and the module, variant and type of
 /// its settings.
@@ -86,6 +88,21 @@ macro_rules! drivers {
                 }
             }
         }
+
+        /// The names of the drivers here.
+        const NAMES: &[&str] = &[$($name),*];
+
+        /// The fields of a driver's section; `None` where the driver is not
+        /// one of these.
+        fn section_shape(name: &str) -> Option<&'static Shape> {
+            match name {
+                $($name => {
+                    static FIELDS: LazyLock<Shape> = LazyLock::new(shape_of::<$module::Document>);
+                    Some(&*FIELDS)
+                })*
+                _ => None,
+            }
+        }
     };
 }
 
@@ -138,6 +155,21 @@ impl DriverSettings {
                 .collect()
         })
     }
+}
+
+/// What is not one driver's, and drivers that newer agents have: sections that
+/// these read themselves.
+const OTHER_FIELDS: [&str; 2] = ["interval_s", "protocol"];
+
+/// The fields of the `driver_config` of a device with this driver. Nothing is
+/// said of what other drivers' sections hold.
+pub(crate) fn shape(driver: &str) -> Shape {
+    let driver = driver.trim().to_ascii_lowercase();
+    let fields = NAMES.iter().chain(&OTHER_FIELDS).map(|&name| {
+        let own = section_shape(name).filter(|_| name == driver);
+        (name, own.cloned().unwrap_or(Shape::Any))
+    });
+    Shape::Fields(fields.collect())
 }
 
 /// `driver_config.interval_s`: the time between probes of this device, in whole
