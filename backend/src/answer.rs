@@ -177,6 +177,11 @@ impl From<StoreError> for Answer {
             StoreError::Unavailable(_) | StoreError::Busy(_) => {
                 Self::error(503, &error.to_string()).with("Retry-After", "2")
             }
+            // Not its names: everybody may ask for the health. The log has them.
+            StoreError::Foreign { .. } => Self::error(
+                503,
+                "the database has tables of another program; the log says which",
+            ),
             StoreError::BadValue(_) => Self::error(400, &error.to_string()),
             StoreError::Taken(_) => Self::error(409, &error.to_string()),
             StoreError::Refused(_) => {

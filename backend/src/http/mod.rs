@@ -363,7 +363,9 @@ impl App {
     fn metrics(&self) -> Answer {
         let counts = match self.store.counts() {
             Ok(counts) => Some(counts),
-            Err(StoreError::Unavailable(_) | StoreError::Busy(_)) => None,
+            Err(StoreError::Unavailable(_) | StoreError::Busy(_) | StoreError::Foreign { .. }) => {
+                None
+            }
             Err(error) => {
                 log::error!("{error}");
                 None

@@ -24,6 +24,19 @@ pub enum StoreError {
     /// A unique value is taken already.
     #[error("{0} is taken already")]
     Taken(String),
+    /// Another program keeps its tables where the schema would be. Nothing of
+    /// it was touched.
+    #[error(
+        "the database has tables that another program made ({names}{}): use an empty database{}",
+        if *is_python { "; it looks like the Python backend" } else { "" },
+        if *is_python { ", into which av-backend import-python takes its data over" } else { "" }
+    )]
+    Foreign {
+        /// Which, for a person.
+        names: String,
+        /// They are those of the Python system.
+        is_python: bool,
+    },
     /// Anything else: a fault of this program or of the schema.
     #[error("the database refused: {0}")]
     Refused(String),

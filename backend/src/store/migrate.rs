@@ -10,10 +10,17 @@ use std::sync::atomic::Ordering;
 use postgres::Client;
 
 use super::connector::Purpose;
+use super::foreign;
 use super::{Store, StoreError};
 
 /// The lock under which the schema changes; the files take the same one.
 const LOCK: i64 = 7_209_411_230_417_735;
+/// Where the migrations are noted that were applied.
+const NOTES: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (
+    version    INTEGER PRIMARY KEY,
+    name       TEXT NOT NULL,
+    applied_at TIMESTAMPTZ NOT NULL DEFAULT now()
+)";
 /// PostgreSQL 14, in the form of `server_version_num`.
 const LEAST_SERVER: i32 = 140_000;
 
@@ -54,8 +61,9 @@ impl Store {
     /// Applies the migrations that are missing; answers their names.
     ///
     /// # Errors
-    /// When the database is not there, is older than PostgreSQL 14, or a file
-    /// fails: then that file's changes are undone and the ones before it stay.
+    /// When the database is not there, is older than PostgreSQL 14, has tables
+    /// of another program, or a file fails: then that file's changes are undone
+    /// and the ones before it stay.
     pub fn migrate(&self) -> Result<Vec<&'static str>, StoreError> {
         let mut client = self.connector.connect(Purpose::Migrate)?.client;
         let server: i32 = client
@@ -69,7 +77,9 @@ impl Store {
         }
         // A session's lock: it ends with the connection, whatever happens.
         client.execute("SELECT pg_advisory_lock($1)", &[&LOCK])?;
-        let applied = apply_missing(&mut client)?;
+        let applied = apply_missing(&mut client);
+        self.note_foreign(applied.as_ref().err());
+        let applied = applied?;
         self.ready.store(true, Ordering::Release);
         Ok(applied)
     }
@@ -91,33 +101,34 @@ impl Store {
 }
 
 fn apply_missing(client: &mut Client) -> Result<Vec<&'static str>, StoreError> {
-    client.batch_execute(
-        "CREATE TABLE IF NOT EXISTS schema_migrations (
-             version    INTEGER PRIMARY KEY,
-             name       TEXT NOT NULL,
-             applied_at TIMESTAMPTZ NOT NULL DEFAULT now()
-         )",
-    )?;
-    let known: Vec<i32> = client
-        .query(
-            "SELECT version FROM schema_migrations ORDER BY version",
-            &[],
-        )?
-        .iter()
-        .map(|row| row.get(0))
-        .collect();
+    let known = match foreign::is_noted(client)? {
+        true => {
+            // One of another program may have the name: Rails, golang-migrate.
+            foreign::refuse(client, &[])?;
+            let rows = client.query("SELECT version FROM schema_migrations", &[])?;
+            rows.iter().map(|row| row.get(0)).collect::<Vec<i32>>()
+        }
+        false => Vec::new(),
+    };
     let newest = MIGRATIONS.iter().map(|migration| migration.version).max();
     if let Some(newer) = known.iter().find(|version| Some(**version) > newest) {
         log::warn!(
             "the schema has version {newer}, which this program does not know: a newer backend made it"
         );
     }
+    let pending: Vec<&Migration> = MIGRATIONS
+        .iter()
+        .filter(|migration| !known.contains(&migration.version))
+        .collect();
+    if pending.is_empty() {
+        return Ok(Vec::new());
+    }
+    foreign::refuse(client, &pending)?;
     let mut applied = Vec::new();
-    for migration in MIGRATIONS {
-        if known.contains(&migration.version) {
-            continue;
-        }
+    for migration in pending {
         let mut transaction = client.transaction()?;
+        // With the first of them: a database that refuses it is left as it was.
+        transaction.batch_execute(NOTES)?;
         transaction.batch_execute(migration.sql).map_err(|error| {
             match StoreError::from(error) {
                 StoreError::Refused(why) | StoreError::BadValue(why) => {

@@ -22,6 +22,7 @@
 //! | [`alerts`] | alerts and maintenance windows |
 //! | [`channels`] | channels, and the messages that wait for them |
 //! | [`fold`] | text without case and accents |
+//! | `foreign` | tables of another program in the schema's place |
 //! | [`history`] | the history's months, and each device's days |
 //! | [`pages`] | what the web interface shows |
 //! | [`versions`] | the history of configurations, and the way back |
@@ -41,6 +42,7 @@ pub mod devices;
 pub mod enrolments;
 mod error;
 pub mod fold;
+mod foreign;
 pub mod history;
 pub mod inventory;
 pub mod listen;
@@ -61,8 +63,8 @@ pub mod transfer;
 pub mod users;
 pub mod versions;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use postgres::types::ToSql;
 use postgres::{Client, Row};
@@ -84,6 +86,8 @@ pub struct Store {
     pool: Pool,
     /// The schema is there and up to date.
     ready: Arc<AtomicBool>,
+    /// Why it cannot be there: the database is another program's.
+    foreign: Arc<Mutex<Option<StoreError>>>,
 }
 
 impl Store {
@@ -95,6 +99,7 @@ impl Store {
             pool: Pool::new(connector.clone(), connections.max(1)),
             connector,
             ready: Arc::new(AtomicBool::new(false)),
+            foreign: Arc::default(),
         }
     }
 
@@ -107,6 +112,7 @@ impl Store {
             pool: Pool::new(self.connector.clone(), connections.max(1)),
             connector: self.connector.clone(),
             ready: self.ready.clone(),
+            foreign: self.foreign.clone(),
         }
     }
 
@@ -114,6 +120,20 @@ impl Store {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Acquire)
+    }
+
+    /// Notes whether a migration was refused because of another program.
+    fn note_foreign(&self, error: Option<&StoreError>) {
+        let found = error.filter(|error| matches!(error, StoreError::Foreign { .. }));
+        *self.foreign.lock().unwrap_or_else(PoisonError::into_inner) = found.cloned();
+    }
+
+    /// Why nothing can be asked of the database yet.
+    fn unready(&self) -> StoreError {
+        let foreign = self.foreign.lock().unwrap_or_else(PoisonError::into_inner);
+        foreign.clone().unwrap_or_else(|| {
+            StoreError::Unavailable("its schema is not up to date yet".to_owned())
+        })
     }
 
     /// Asks the database for a sign of life.
@@ -153,9 +173,7 @@ impl Store {
         mut work: impl FnMut(&mut Client, &mut Statements) -> Result<T, Failure<T>>,
     ) -> Result<T, StoreError> {
         if !self.is_ready() {
-            return Err(StoreError::Unavailable(
-                "its schema is not up to date yet".to_owned(),
-            ));
+            return Err(self.unready());
         }
         let mut fresh = false;
         let mut asked = false;
