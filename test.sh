@@ -11,9 +11,12 @@
 #   ./test.sh --deny           and the libraries against deny.toml: known holes,
 #                              licences, origin; builds cargo-deny once, and
 #                              takes the list of holes from GitHub
-#   ./test.sh --if-possible    leaves out what --arm, --deb, --deny and --snmpsim
-#                              name, and says so, where what it needs cannot be
-#                              had
+#   ./test.sh --fresh          and the demonstration and the tests in a fresh
+#                              clone on a fresh Debian trixie, in a folder, with
+#                              its own Rust: scripts/fresh.sh; takes root
+#   ./test.sh --if-possible    leaves out what --arm, --deb, --deny, --fresh and
+#                              --snmpsim name, and says so, where what it needs
+#                              cannot be had
 #   ./test.sh --schemathesis   and the API against its own description; takes
 #                              schemathesis from PyPI, and some minutes
 #   ./test.sh --snmpsim        and the SNMP driver against snmpsim, taken from PyPI
@@ -30,9 +33,9 @@
 #
 # On Debian it installs what it lacks, as root or through sudo: PostgreSQL and
 # snmpd (neither is started: tests run private ones), python3, a C compiler,
-# iproute2, strace, faketime, nginx and Caddy (not started either), and for the
-# web interface Chromium and npm. It works from any folder, and leaves nothing
-# running.
+# iproute2, strace, faketime, nginx and Caddy (not started either), for the web
+# interface Chromium and npm, and rustfmt and clippy of Rust 1.85: only these
+# can fail the test. It works from any folder, and leaves nothing running.
 set -uo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd) || exit 1
@@ -50,6 +53,7 @@ schemathesis=no
 snmpsim=no
 upgrade=no
 faults=no
+fresh=no
 install=yes
 web=yes
 test_arguments=(--workspace)
@@ -64,6 +68,7 @@ while [ $# -gt 0 ]; do
     --snmpsim) snmpsim=yes ;;
     --upgrade) upgrade=yes ;;
     --faults) faults=yes ;;
+    --fresh) fresh=yes ;;
     --no-install) install=no ;;
     --no-web) web=no ;;
     --help | -h)
@@ -94,11 +99,36 @@ cd "$root" || exit 1
 
 failed=()
 left_out=()
+
+# Copies what a step says, and says how long it has been silent for.
+silent_for=60
+[ ! -t 1 ] || silent_for=10
+copy_lines() {
+    local name=$1 began=$SECONDS line='' rest='' status
+    while true; do
+        status=0
+        IFS= read -r -t "$silent_for" line || status=$?
+        if [ "$status" -eq 0 ]; then
+            printf '%s\n' "$rest$line"
+            rest=
+        elif [ "$status" -gt 128 ]; then
+            # What it has read of a line so far.
+            rest+=$line
+            say "   … $name, $((SECONDS - began)) s"
+        else
+            [ -z "$rest$line" ] || printf '%s\n' "$rest$line"
+            break
+        fi
+    done
+}
+
 step() {
     local name=$1 status=0 began=$SECONDS
     shift
     say "── $name"
-    "$@" || status=$?
+    # Not in a subshell: a step may set variables.
+    "$@" > >(copy_lines "$name") 2>&1 || status=$?
+    wait $!
     say "   $((SECONDS - began)) s"
     if [ "$status" -eq 77 ] && [ "$if_possible" = yes ]; then
         say "$name: left out, since what it needs cannot be had here"
@@ -112,8 +142,9 @@ log=$(mktemp)
 web_log=$(mktemp)
 arm_log=$(mktemp)
 upgrade_log=$(mktemp)
+fresh_log=$(mktemp)
 shots=$(mktemp -d)
-trap 'rm -rf "$log" "$web_log" "$arm_log" "$upgrade_log" "$shots"' EXIT
+trap 'rm -rf "$log" "$web_log" "$arm_log" "$upgrade_log" "$fresh_log" "$shots"' EXIT
 
 # Every binary is run even when one fails. Cargo's exit code counts, not tee's.
 tests() { cargo test --locked --no-fail-fast "${test_arguments[@]}" </dev/null 2>&1 | tee "$log"; }
@@ -158,6 +189,13 @@ snmpsim_tests() {
     cargo build --locked -p av-agent && proto-tests/snmpsim.sh "${CARGO_TARGET_DIR:-target}/debug/av-agent" </dev/null
 }
 
+# The browser's tests are run here, and would take as long there.
+fresh_tests() {
+    local -a options=() theirs=(--no-web)
+    if [ "$install" = no ]; then options+=(--no-install); fi
+    scripts/fresh.sh "${options[@]}" trixie -- "${theirs[@]}" </dev/null 2>&1 | tee "$fresh_log"
+}
+
 upgrade_tests() { scripts/test-upgrade.sh </dev/null 2>&1 | tee "$upgrade_log"; }
 
 # How often each fault is made; what is set already stays.
@@ -170,11 +208,19 @@ shell_scripts() {
     shellcheck -x test.sh demo.sh .ci/run scripts/*.sh systemd/*.sh systemd/deb/* proto-tests/*.sh proto-tests/web/run.sh
 }
 
-step 'cargo fmt' cargo fmt --all --check
+lints=no
+if find_lints "$root" "$install"; then
+    lints=yes
+    step 'cargo fmt' lint rustfmt "${lint_cargo[@]}" fmt --all --check
+else
+    left_out+=('cargo fmt' 'cargo clippy')
+fi
 if command -v shellcheck >/dev/null; then
     step 'shellcheck' shell_scripts
 fi
-step 'cargo clippy' cargo clippy --workspace --all-targets --locked -- -D warnings
+if [ "$lints" = yes ]; then
+    step 'cargo clippy' lint clippy "${lint_cargo[@]}" clippy --workspace --all-targets --locked -- -D warnings
+fi
 if [ "$msrv" = yes ]; then
     step 'oldest Rust' scripts/msrv.sh
 fi
@@ -200,12 +246,20 @@ if [ "$upgrade" = yes ]; then
     step 'upgrade' upgrade_tests
 fi
 
+if [ "$fresh" = yes ]; then
+    step 'fresh Debian' fresh_tests
+    # That run builds everything with the oldest Rust.
+    if [ "$msrv" = no ] && [[ " ${left_out[*]} " == *' fresh Debian '* ]]; then
+        step 'oldest Rust' scripts/msrv.sh
+    fi
+fi
+
 read -r passed failures < <(awk '
     # test result: ok. 3 passed; 0 failed; 0 ignored; ...
     $1 == "test" && $2 == "result:" { passed += $4; failed += $6 }
     # web: 30 passed, 0 failed
-    ($1 == "web:" || $1 == "upgrade:") && $3 == "passed," { passed += $2; failed += $4 }
-    END { print passed + 0, failed + 0 }' "$log" "$web_log" "$arm_log" "$upgrade_log")
+    ($1 == "web:" || $1 == "upgrade:" || $1 == "fresh:") && $3 == "passed," { passed += $2; failed += $4 }
+    END { print passed + 0, failed + 0 }' "$log" "$web_log" "$arm_log" "$upgrade_log" "$fresh_log")
 if [ ${#left_out[@]} -gt 0 ]; then
     printf -v list '%s, ' "${left_out[@]}"
     say "left out: ${list%, }"

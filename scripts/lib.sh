@@ -27,11 +27,14 @@ postgres_bin() {
     fi
 }
 
-# The oldest Rust that the workspace promises to build with.
+# The oldest Rust that the workspace promises to build with, and the one whose
+# rustfmt and clippy judge the code.
 rust_version=1.85
 
 # shellcheck source=scripts/needs.sh
 . "$(dirname "${BASH_SOURCE[0]}")/needs.sh"
+# shellcheck source=scripts/lints.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lints.sh"
 
 # The folder of the compiler that the next functions look after.
 rust_folder() {
