@@ -38,6 +38,8 @@ impl AsRef<[u8]> for Body {
 }
 
 const JSON: &str = "application/json";
+/// What is said to everybody of a database that is another program's.
+pub(crate) const FOREIGN: &str = "the database has tables of another program; the log says which";
 
 impl Answer {
     /// A value as JSON.
@@ -137,6 +139,11 @@ impl Answer {
         }
     }
 
+    /// Whether it is one of those that the constructors make as JSON.
+    pub(crate) fn is_json(&self) -> bool {
+        self.content_type == JSON
+    }
+
     /// The same with a header.
     pub(crate) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
@@ -178,10 +185,7 @@ impl From<StoreError> for Answer {
                 Self::error(503, &error.to_string()).with("Retry-After", "2")
             }
             // Not its names: everybody may ask for the health. The log has them.
-            StoreError::Foreign { .. } => Self::error(
-                503,
-                "the database has tables of another program; the log says which",
-            ),
+            StoreError::Foreign { .. } => Self::error(503, FOREIGN),
             StoreError::BadValue(_) => Self::error(400, &error.to_string()),
             StoreError::Taken(_) => Self::error(409, &error.to_string()),
             StoreError::Refused(_) => {

@@ -16,7 +16,7 @@ use crate::http::{App, ClientCertificates, ListenError, Listener, Server};
 use crate::notify;
 use crate::stop::Stop;
 use crate::store::sites::TokenDigest;
-use crate::store::{Connector, Store};
+use crate::store::{Condition, Connector, Store};
 use crate::threads::{self, End, Ended};
 use crate::upkeep;
 
@@ -26,8 +26,15 @@ const END_LIMIT: Duration = Duration::from_millis(1500);
 const MIGRATE_EVERY: Duration = Duration::from_millis(500);
 /// One for each thread of the upkeep.
 const UPKEEP_CONNECTIONS: usize = 3;
-/// Between two looks whether the service manager can be told that it is ready.
-const READY_CHECK: Duration = Duration::from_millis(100);
+/// Between two tries of a migration that waiting does not mend.
+const BLOCKED_EVERY: Duration = Duration::from_secs(10);
+/// Between two looks at what the service manager is to be told.
+const STATUS_EVERY: Duration = Duration::from_millis(500);
+/// The same until it has been told that the program is ready.
+const READY_CHECK: Duration = Duration::from_millis(50);
+/// How long a database that may be there is waited for before the service
+/// manager is told: who starts the unit and then asks for a page gets one.
+const READY_GRACE: Duration = Duration::from_secs(2);
 /// Between two rounds of housekeeping.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(3600);
 
@@ -82,7 +89,8 @@ pub fn serve(
 
     // Fewer connections than workers: where the database hangs in the middle
     // of a statement, some workers are left to say so.
-    let place = connector.place();
+    let (place, addresses) = (connector.place(), connector.addresses());
+    let told_of = addresses.clone();
     let store = Arc::new(Store::new(connector, workers.saturating_sub(2)));
     let configs = Arc::new(Configs::new(store.clone()));
     let url = settings
@@ -139,7 +147,7 @@ pub fn serve(
         move || panicked.note_panic(),
         stop.clone(),
         &progress,
-        move || keep(&kept, &url, &keep_stop),
+        move || keep(&kept, &addresses, &url, &keep_stop),
     )?);
     let (panicked, watch_stop) = (app.clone(), stop.clone());
     running.push(threads::spawn(
@@ -156,9 +164,29 @@ pub fn serve(
     );
 
     let mut watchdog = Watchdog::new(progress, hang_limit);
+    let began = Instant::now();
+    let mut said = String::new();
     let end = loop {
+        let condition = unasked.condition();
+        let status = status(&condition, &told_of);
+        if !watchdog.is_ready() {
+            let known = condition != Condition::unknown();
+            let migrates = matches!(condition, Condition::Migrating(_));
+            if (known && !migrates) || began.elapsed() >= READY_GRACE {
+                watchdog.ready(&status);
+                said = status;
+            }
+        } else {
+            if status != said {
+                watchdog.status(&status);
+                said = status;
+            }
+            if watchdog.wait().is_zero() {
+                watchdog.look();
+            }
+        }
         let wait = match watchdog.is_ready() {
-            true => watchdog.wait(),
+            true => watchdog.wait().min(STATUS_EVERY),
             false => READY_CHECK,
         };
         match receiver.recv_timeout(wait) {
@@ -166,8 +194,6 @@ pub fn serve(
             Err(RecvTimeoutError::Disconnected) => {
                 break End::Failure("every thread has ended".to_owned());
             }
-            Err(RecvTimeoutError::Timeout) if watchdog.is_ready() => watchdog.look(),
-            Err(RecvTimeoutError::Timeout) if store.is_ready() => watchdog.ready("serves"),
             Err(RecvTimeoutError::Timeout) => {}
         }
     };
@@ -189,9 +215,34 @@ pub fn serve(
     }
 }
 
+/// The condition of the database in one line, for the service manager and the
+/// log.
+fn status(condition: &Condition, addresses: &str) -> String {
+    match condition {
+        Condition::Unreachable(why) => {
+            // That it is about connecting is said already.
+            let why = why
+                .strip_prefix("error connecting to server: ")
+                .unwrap_or(why);
+            format!("waiting for PostgreSQL at {addresses}: {why}")
+        }
+        Condition::Migrating(Some(name)) => format!("migration {name} is under way"),
+        Condition::Migrating(None) => "waiting for the schema to be brought up to date".to_owned(),
+        Condition::Blocked(why) => format!("the schema cannot be brought up to date: {why}"),
+        Condition::Foreign { .. } => match condition.refusal() {
+            Some(error) => format!("the schema is not up to date: {error}"),
+            None => String::new(),
+        },
+        Condition::Ready { newer: None } => "serves".to_owned(),
+        Condition::Ready { newer: Some(newer) } => {
+            format!("serves; the schema ({newer}) is newer than this program")
+        }
+    }
+}
+
 /// Brings the schema up to date as soon as there is a database, and again
 /// where it was made anew; keeps the history's partitions ahead of time.
-fn keep(store: &Store, url: &str, stop: &Stop) {
+fn keep(store: &Store, addresses: &str, url: &str, stop: &Stop) {
     let mut said = String::new();
     let mut kept_at: Option<Instant> = None;
     let mut invited = false;
@@ -204,11 +255,18 @@ fn keep(store: &Store, url: &str, stop: &Stop) {
             match migrated {
                 Ok(applied) if applied.is_empty() => log::info!("the schema is up to date"),
                 Ok(applied) => log::info!("the schema is up to date: applied {applied:?}"),
-                Err(error) => {
-                    let error = error.to_string();
-                    if error != said {
-                        log::error!("the schema is not up to date: {error}");
-                        said = error;
+                Err(_) => {
+                    let condition = store.condition();
+                    let status = status(&condition, addresses);
+                    if status != said {
+                        match condition.is_stuck() {
+                            true => log::error!(
+                                "{status}: requests are answered with 503, and it is tried again every {} s",
+                                BLOCKED_EVERY.as_secs()
+                            ),
+                            false => log::warn!("{status}"),
+                        }
+                        said = status;
                     }
                 }
             }
@@ -234,9 +292,10 @@ fn keep(store: &Store, url: &str, stop: &Stop) {
                 Err(error) => log::warn!("the history has no partition for new months: {error}"),
             }
         }
-        // A failure of the housekeeping is tried again, but not at once.
         let wait = match (store.is_ready(), kept_at) {
+            // A failure of the housekeeping is tried again, but not at once.
             (true, None) => Duration::from_secs(30),
+            (false, _) if store.condition().is_stuck() => BLOCKED_EVERY,
             _ => MIGRATE_EVERY,
         };
         if stop.wait(wait) {

@@ -4,6 +4,7 @@
 
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     reason = "a test fails where it stands"
 )]
@@ -12,9 +13,9 @@ use std::fs;
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use av_proto_tests::pg::Database;
+use av_proto_tests::pg::{Cluster, Database};
 use av_proto_tests::process::{Agent, Backend, LIMIT};
 use serde_json::json;
 use tempfile::TempDir;
@@ -74,6 +75,20 @@ impl Manager {
         }
     }
 
+    /// Waits for a line that begins so, and answers it.
+    #[track_caller]
+    fn wait_for_start(&self, start: &str) -> String {
+        loop {
+            let message = self.message(LIMIT);
+            let Some(message) = message else {
+                panic!("no {start}");
+            };
+            if let Some(line) = message.lines().find(|line| line.starts_with(start)) {
+                return line.to_owned();
+            }
+        }
+    }
+
     /// What has come so far is forgotten.
     fn forget(&self) {
         while self.message(Duration::from_millis(1)).is_some() {}
@@ -120,7 +135,7 @@ fn a_thread_that_hangs_ends_the_feeding_until_it_gets_on() {
     fs::rename(&pipe, &config).unwrap();
     // The manager goes on reading: whoever tells one that does not is held.
     let said = "thread sync has not moved for 3 s: the watchdog is not fed";
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     while !process.log().contains(said) {
         assert!(began.elapsed() < LIMIT, "not said: {}", process.log());
         manager.forget();
@@ -153,26 +168,103 @@ fn a_thread_that_hangs_ends_the_feeding_until_it_gets_on() {
     manager.wait_for("STOPPING=1");
 }
 
+/// The backend, told of this manager.
+fn backend(manager: &Manager, url: &str) -> Backend {
+    Backend::spawn(url, |command| {
+        command.envs(manager.variables());
+    })
+}
+
+/// Waits until the backend is ready, and answers its status then.
+#[track_caller]
+fn status_when_ready(manager: &Manager) -> String {
+    loop {
+        let message = manager.message(LIMIT).expect("READY=1");
+        if message.lines().any(|line| line == "READY=1") {
+            let status = message
+                .lines()
+                .find_map(|line| line.strip_prefix("STATUS="));
+            return status.expect("a status").to_owned();
+        }
+    }
+}
+
+#[track_caller]
+fn assert_degraded(backend: &Backend, missing: &str) {
+    let health = backend.get("/health");
+    assert_eq!(health.status, 503, "{}", health.body);
+    assert_eq!(health.json()["missing"], missing, "{}", health.body);
+    let config = backend.get("/config/x");
+    assert_eq!(config.status, 503, "{}", config.body);
+    let said = config.json()["error"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    assert!(
+        said.starts_with("the database is not available: "),
+        "{said}"
+    );
+    for path in ["/", "/login", "/setup/x", "/sites/1"] {
+        let cookie = ("Cookie", "av_session=0123456789abcdef");
+        let page = backend.request("GET", path, &[("Accept", "text/html"), cookie], None);
+        assert_eq!(page.status, 503, "{path}: {}", page.body);
+        assert!(page.headers["content-type"].starts_with("text/html"));
+        assert!(page.headers.contains_key("retry-after"));
+    }
+    let style = backend.request("GET", "/static/style.css", &[("Accept", "text/html")], None);
+    assert_eq!(style.status, 200);
+}
+
 #[test]
-fn the_backend_is_ready_with_the_schema_and_not_before() {
+fn a_backend_without_its_database_is_ready_and_says_what_is_missing() {
+    let manager = Manager::new();
+    let cluster = Cluster::start();
+    let db = cluster.create_database();
+    cluster.stop();
+    let url = db.url().replace("av@", "av:hunter2@");
+    let mut backend = backend(&manager, &url);
+    let began = Instant::now();
+    let status = status_when_ready(&manager);
+    // Readiness is listening: systemd's start must not wait for PostgreSQL.
+    assert!(
+        began.elapsed() < Duration::from_secs(60),
+        "{:?}",
+        began.elapsed()
+    );
+    let address = format!("127.0.0.1:{}", cluster.port());
+    let said = format!("waiting for PostgreSQL at {address}: Connection refused");
+    assert!(status.starts_with(&said), "{status}");
+    backend.process.wait_for_log(&said, 1);
+    assert_degraded(&backend, "database unreachable");
+    for _ in 0..3 {
+        manager.wait_for("WATCHDOG=1");
+    }
+
+    cluster.start_again();
+    manager.wait_for("STATUS=serves");
+    backend.wait_until_healthy();
+    assert_eq!(backend.get("/health").json().get("missing"), None);
+    let page = backend.request("GET", "/login", &[("Accept", "text/html")], None);
+    assert_eq!(page.status, 200);
+
+    // It goes away again while the program runs.
+    cluster.stop();
+    let status = manager.wait_for_start("STATUS=waiting for PostgreSQL at ");
+    assert!(status.contains(&address), "{status}");
+    assert_degraded(&backend, "database unreachable");
+    cluster.start_again();
+    manager.wait_for("STATUS=serves");
+    let log = backend.process.log();
+    assert!(!log.contains("hunter2"), "{log}");
+    assert!(backend.process.terminate().success());
+    manager.wait_for("STOPPING=1");
+}
+
+#[test]
+fn a_backend_with_its_database_is_ready_when_it_serves() {
     let manager = Manager::new();
     let db = Database::create();
-    let tell = |command: &mut Command| {
-        command.envs(manager.variables());
-    };
-    let mut backend = Backend::spawn("postgres://nobody@127.0.0.1:9/none", tell);
-    backend
-        .process
-        .wait_for_log("the schema is not up to date", 1);
-    assert_eq!(
-        manager.message(PERIOD * 2),
-        None,
-        "not ready without a schema"
-    );
-    backend.process.terminate();
-    manager.wait_for("STOPPING=1");
-
-    let mut backend = Backend::spawn(&db.url(), tell);
+    let mut backend = backend(&manager, &db.url());
     assert_eq!(manager.wait_for("READY=1"), Vec::<String>::new());
     backend.wait_until_healthy();
     for _ in 0..3 {
@@ -180,6 +272,71 @@ fn the_backend_is_ready_with_the_schema_and_not_before() {
     }
     assert!(backend.process.terminate().success());
     manager.wait_for("STOPPING=1");
+}
+
+#[test]
+fn a_migration_that_takes_long_is_waited_for_by_requests_and_not_by_systemd() {
+    let manager = Manager::new();
+    let db = Database::create();
+    let mut other = db.connect();
+    // Another program is at work on the schema.
+    let lock = "SELECT pg_advisory_lock(7209411230417735)";
+    other.execute(lock, &[]).unwrap();
+    let mut backend = backend(&manager, &db.url());
+    let status = status_when_ready(&manager);
+    assert_eq!(status, "waiting for the schema to be brought up to date");
+    assert_degraded(&backend, "migration under way");
+    manager.wait_for("WATCHDOG=1");
+    drop(other);
+    manager.wait_for("STATUS=serves");
+    backend.wait_until_healthy();
+    assert!(backend.process.terminate().success());
+}
+
+#[test]
+fn a_migration_that_is_refused_is_said_and_tried_again() {
+    let manager = Manager::new();
+    let cluster = Cluster::start();
+    let db = cluster.create_database();
+    db.execute("CREATE ROLE poor LOGIN; REVOKE CREATE ON SCHEMA public FROM PUBLIC");
+    let url = db.url().replace("av@", "poor@");
+    let mut backend = backend(&manager, &url);
+    let status = status_when_ready(&manager);
+    let said = "the schema cannot be brought up to date: permission denied for schema public";
+    assert!(status.starts_with(said), "{status}");
+    assert_degraded(&backend, "migration failed");
+    let health = backend.get("/health").json();
+    let error = health["error"].as_str().unwrap().to_owned();
+    assert!(
+        error.contains("permission denied for schema public"),
+        "{error}"
+    );
+    backend.process.wait_for_log(said, 1);
+    assert!(backend.process.is_running());
+
+    // Mended without a restart, which systemd would have to make.
+    db.execute("GRANT ALL ON SCHEMA public TO poor");
+    manager.wait_for("STATUS=serves");
+    backend.wait_until_healthy();
+    assert!(backend.process.terminate().success());
+}
+
+#[test]
+fn a_schema_that_is_newer_than_the_program_is_said_while_it_serves() {
+    let manager = Manager::new();
+    let db = Database::create();
+    Backend::start(&db.url()).process.terminate();
+    db.execute("INSERT INTO schema_migrations (version, name) VALUES (999, '999_later')");
+    let mut backend = backend(&manager, &db.url());
+    let status = status_when_ready(&manager);
+    assert_eq!(
+        status,
+        "serves; the schema (999) is newer than this program"
+    );
+    let health = backend.get("/health");
+    assert_eq!(health.status, 200);
+    assert_eq!(health.json()["schema"], "newer than this program");
+    assert!(backend.process.terminate().success());
 }
 
 #[test]

@@ -49,6 +49,11 @@ impl Watchdog {
         self.feed();
     }
 
+    /// What the program does now, for `systemctl status`.
+    pub fn status(&mut self, status: &str) {
+        self.tell(&[NotifyState::Status(status)]);
+    }
+
     /// Whether [`Watchdog::ready`] was said.
     #[must_use]
     pub fn is_ready(&self) -> bool {

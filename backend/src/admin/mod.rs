@@ -126,6 +126,27 @@ impl Admin {
         answer.unwrap_or_else(|| Answer::error(404, "there is nothing here"))
     }
 
+    /// A 503 for somebody who looks at a page: as a page, which looks again by
+    /// itself. Also the page to log in with, which is of no use without the
+    /// database.
+    pub(crate) fn as_page(&self, request: &Request<'_>, answer: Answer) -> Answer {
+        let by_browser = request
+            .headers
+            .get("accept")
+            .is_some_and(|accept| accept.contains("text/html"));
+        let page = by_browser
+            && !request.is_api()
+            && !matches!(request.path.first(), Some(&"static" | &"enroll"));
+        let refused = answer.status == 503 && answer.is_json();
+        // What the pool knows of a database that was there may be old.
+        let useless = request.path == ["login"] && !self.store.is_ready();
+        if page && (refused || useless) {
+            let condition = self.store.condition();
+            return pages::waiting(request, &condition);
+        }
+        answer
+    }
+
     fn api(&self, call: &Call<'_>) -> Option<Answer> {
         if let Err(refusal) = least_role(call) {
             return Some(refusal);

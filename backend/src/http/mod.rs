@@ -31,7 +31,7 @@ use crate::guesses::Guess;
 use crate::ingest::{Ingest, IngestError};
 use crate::store::reports::Outcome;
 use crate::store::sites::{Site, TokenDigest};
-use crate::store::{Store, StoreError};
+use crate::store::{Condition, Store, StoreError};
 use crate::url::Query;
 use body::{BODY_LIMIT, BODY_MAX, BodyTurns, STRANGER_LIMIT, STRANGERS};
 use lead::Lead;
@@ -313,7 +313,7 @@ impl App {
         // Nobody's body is read who may not do anything with it.
         let access = match self.admin.admit(&wanted) {
             Ok(access) => access,
-            Err(refusal) => return refusal,
+            Err(refusal) => return self.admin.as_page(&wanted, refusal),
         };
         let turns = match access.is_known() {
             true => &self.turns,
@@ -323,7 +323,8 @@ impl App {
             Ok(body) => body,
             Err(error) => return error.into(),
         };
-        self.admin.answer(&wanted, &access, &body)
+        let answer = self.admin.answer(&wanted, &access, &body);
+        self.admin.as_page(&wanted, answer)
     }
 
     fn devices(&self, site: Option<&str>) -> Answer {
@@ -343,17 +344,32 @@ impl App {
 
     fn health(&self) -> Answer {
         let version = env!("CARGO_PKG_VERSION");
-        match self.store.ping() {
-            Ok(()) => Answer::json(
-                200,
-                &json!({"status": "ok", "database": "ok", "version": version}),
-            ),
+        let pinged = self.store.ping();
+        let condition = self.store.condition();
+        match pinged {
+            Ok(()) => {
+                let mut said = json!({"status": "ok", "database": "ok", "version": version});
+                if let (Condition::Ready { newer: Some(_) }, Some(said)) =
+                    (condition, said.as_object_mut())
+                {
+                    said.insert("schema".to_owned(), json!("newer than this program"));
+                }
+                Answer::json(200, &said)
+            }
             Err(error) => {
-                let error = error.to_string();
+                let missing = match &error {
+                    StoreError::Busy(_) => "database busy",
+                    _ => condition.missing().unwrap_or("database unreachable"),
+                };
+                let error = match &error {
+                    // Everybody may ask this: not the names of the tables.
+                    StoreError::Foreign { .. } => crate::answer::FOREIGN.to_owned(),
+                    error => error.to_string(),
+                };
                 Answer::json(
                     503,
-                    &json!({"status": "unavailable", "database": error, "version": version,
-                            "error": error}),
+                    &json!({"status": "unavailable", "database": error, "missing": missing,
+                            "version": version, "error": error}),
                 )
                 .with("Retry-After", "2")
             }

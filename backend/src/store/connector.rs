@@ -172,14 +172,20 @@ impl Connector {
     /// The database's place for a log line, without user or password.
     #[must_use]
     pub fn place(&self) -> String {
-        let hosts: Vec<String> = (0..self.hosts.hangs.len())
-            .map(|nth| self.host(nth))
-            .collect();
         format!(
             "{} on {}",
             self.config.get_dbname().unwrap_or("the default database"),
-            hosts.join(", ")
+            self.addresses()
         )
+    }
+
+    /// The hosts and ports, for a log line.
+    #[must_use]
+    pub fn addresses(&self) -> String {
+        let hosts: Vec<String> = (0..self.hosts.hangs.len())
+            .map(|nth| self.host(nth))
+            .collect();
+        hosts.join(", ")
     }
 
     /// The same for PostgreSQL's own programs: the variables that libpq reads

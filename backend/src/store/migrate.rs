@@ -5,13 +5,12 @@
 //! A database that was first made with `psql -f` is taken over, because each
 //! file can be applied again without harm.
 
-use std::sync::atomic::Ordering;
-
 use postgres::Client;
 
 use super::connector::Purpose;
+use super::error::{describe, schema_is_missing};
 use super::foreign;
-use super::{Store, StoreError};
+use super::{Condition, Store, StoreError};
 
 /// The lock under which the schema changes; the files take the same one.
 const LOCK: i64 = 7_209_411_230_417_735;
@@ -65,7 +64,30 @@ impl Store {
     /// of another program, or a file fails: then that file's changes are undone
     /// and the ones before it stay.
     pub fn migrate(&self) -> Result<Vec<&'static str>, StoreError> {
-        let mut client = self.connector.connect(Purpose::Migrate)?.client;
+        let connection = self.connector.connect(Purpose::Migrate).map_err(|error| {
+            self.condition
+                .set(Condition::Unreachable(error.to_string()));
+            StoreError::from(error)
+        })?;
+        self.bring_up_to_date(connection.client)
+            .inspect_err(|error| {
+                self.condition.set(match error {
+                    StoreError::Unavailable(why) => Condition::Unreachable(why.clone()),
+                    // Another program holds a lock for long.
+                    StoreError::Busy(_) => Condition::Migrating(None),
+                    StoreError::Refused(why)
+                    | StoreError::BadValue(why)
+                    | StoreError::Taken(why) => Condition::Blocked(why.clone()),
+                    StoreError::Foreign { names, is_python } => Condition::Foreign {
+                        names: names.clone(),
+                        is_python: *is_python,
+                    },
+                });
+            })
+    }
+
+    fn bring_up_to_date(&self, mut client: Client) -> Result<Vec<&'static str>, StoreError> {
+        self.condition.migrates(None);
         let server: i32 = client
             .query_one("SELECT current_setting('server_version_num')::int", &[])?
             .get(0);
@@ -77,10 +99,32 @@ impl Store {
         }
         // A session's lock: it ends with the connection, whatever happens.
         client.execute("SELECT pg_advisory_lock($1)", &[&LOCK])?;
-        let applied = apply_missing(&mut client);
-        self.note_foreign(applied.as_ref().err());
-        let applied = applied?;
-        self.ready.store(true, Ordering::Release);
+        let known = known(&mut client)?;
+        let newest = MIGRATIONS.iter().map(|migration| migration.version).max();
+        let newer = known
+            .iter()
+            .copied()
+            .filter(|last| Some(*last) > newest)
+            .max();
+        if let Some(newer) = newer {
+            log::warn!(
+                "the schema has version {newer}, which this program does not know: a newer backend made it"
+            );
+        }
+        let pending: Vec<&Migration> = MIGRATIONS
+            .iter()
+            .filter(|migration| !known.contains(&migration.version))
+            .collect();
+        if !pending.is_empty() {
+            foreign::refuse(&mut client, &pending)?;
+        }
+        let mut applied = Vec::new();
+        for migration in pending {
+            self.condition.migrates(Some(migration.name));
+            apply(&mut client, migration)?;
+            applied.push(migration.name);
+        }
+        self.condition.set(Condition::Ready { newer });
         Ok(applied)
     }
 
@@ -100,51 +144,38 @@ impl Store {
     }
 }
 
-fn apply_missing(client: &mut Client) -> Result<Vec<&'static str>, StoreError> {
-    let known = match foreign::is_noted(client)? {
-        true => {
-            // One of another program may have the name: Rails, golang-migrate.
-            foreign::refuse(client, &[])?;
-            let rows = client.query("SELECT version FROM schema_migrations", &[])?;
-            rows.iter().map(|row| row.get(0)).collect::<Vec<i32>>()
-        }
-        false => Vec::new(),
-    };
-    let newest = MIGRATIONS.iter().map(|migration| migration.version).max();
-    if let Some(newer) = known.iter().find(|version| Some(**version) > newest) {
-        log::warn!(
-            "the schema has version {newer}, which this program does not know: a newer backend made it"
-        );
-    }
-    let pending: Vec<&Migration> = MIGRATIONS
-        .iter()
-        .filter(|migration| !known.contains(&migration.version))
-        .collect();
-    if pending.is_empty() {
+/// The versions of the migrations that the database has.
+fn known(client: &mut Client) -> Result<Vec<i32>, StoreError> {
+    if !foreign::is_noted(client)? {
         return Ok(Vec::new());
     }
-    foreign::refuse(client, &pending)?;
-    let mut applied = Vec::new();
-    for migration in pending {
-        let mut transaction = client.transaction()?;
-        // With the first of them: a database that refuses it is left as it was.
-        transaction.batch_execute(NOTES)?;
-        transaction.batch_execute(migration.sql).map_err(|error| {
-            match StoreError::from(error) {
-                StoreError::Refused(why) | StoreError::BadValue(why) => {
-                    StoreError::Refused(format!("migration {}: {why}", migration.name))
-                }
-                other => other,
-            }
-        })?;
-        transaction.execute(
-            "INSERT INTO schema_migrations (version, name) VALUES ($1, $2)",
-            &[&migration.version, &migration.name],
-        )?;
-        transaction.commit()?;
-        applied.push(migration.name);
-    }
-    Ok(applied)
+    // One of another program may have the name: Rails, golang-migrate.
+    foreign::refuse(client, &[])?;
+    let rows = client.query("SELECT version FROM schema_migrations", &[])?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+fn apply(client: &mut Client, migration: &Migration) -> Result<(), StoreError> {
+    let mut transaction = client.transaction()?;
+    // With the first of them: a database that refuses it is left as it was.
+    transaction.batch_execute(NOTES)?;
+    transaction.batch_execute(migration.sql).map_err(|error| {
+        let refused = |why| StoreError::Refused(format!("migration {}: {why}", migration.name));
+        // Here that is no database made anew, but one with other tables.
+        if schema_is_missing(&error) {
+            return refused(describe(&error));
+        }
+        match StoreError::from(error) {
+            StoreError::Refused(why) | StoreError::BadValue(why) => refused(why),
+            other => other,
+        }
+    })?;
+    transaction.execute(
+        "INSERT INTO schema_migrations (version, name) VALUES ($1, $2)",
+        &[&migration.version, &migration.name],
+    )?;
+    transaction.commit()?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | `condition` | what is missing before the database can be used |
 //! | `connector` | how a connection is made, and to which of several hosts |
 //! | `place` | a connection string, taken apart |
 //! | `tls` | what TLS to PostgreSQL has to prove |
@@ -36,6 +37,7 @@ pub mod alerts;
 pub mod audit;
 pub mod backup;
 pub mod channels;
+mod condition;
 pub mod config;
 mod connector;
 pub mod devices;
@@ -63,12 +65,10 @@ pub mod transfer;
 pub mod users;
 pub mod versions;
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-
 use postgres::types::ToSql;
 use postgres::{Client, Row};
 
+pub use condition::Condition;
 pub use connector::{Connector, UrlError};
 pub use error::StoreError;
 
@@ -84,10 +84,8 @@ const CONFLICT_TRIES: u32 = 4;
 pub struct Store {
     connector: Connector,
     pool: Pool,
-    /// The schema is there and up to date.
-    ready: Arc<AtomicBool>,
-    /// Why it cannot be there: the database is another program's.
-    foreign: Arc<Mutex<Option<StoreError>>>,
+    /// Whether the schema is there and up to date, and why not.
+    condition: condition::Shared,
 }
 
 impl Store {
@@ -98,8 +96,7 @@ impl Store {
         Self {
             pool: Pool::new(connector.clone(), connections.max(1)),
             connector,
-            ready: Arc::new(AtomicBool::new(false)),
-            foreign: Arc::default(),
+            condition: condition::Shared::new(),
         }
     }
 
@@ -111,29 +108,23 @@ impl Store {
         Self {
             pool: Pool::new(self.connector.clone(), connections.max(1)),
             connector: self.connector.clone(),
-            ready: self.ready.clone(),
-            foreign: self.foreign.clone(),
+            condition: self.condition.clone(),
         }
     }
 
     /// Whether the schema is there, as far as is known.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Acquire)
+        self.condition.is_ready()
     }
 
-    /// Notes whether a migration was refused because of another program.
-    fn note_foreign(&self, error: Option<&StoreError>) {
-        let found = error.filter(|error| matches!(error, StoreError::Foreign { .. }));
-        *self.foreign.lock().unwrap_or_else(PoisonError::into_inner) = found.cloned();
-    }
-
-    /// Why nothing can be asked of the database yet.
-    fn unready(&self) -> StoreError {
-        let foreign = self.foreign.lock().unwrap_or_else(PoisonError::into_inner);
-        foreign.clone().unwrap_or_else(|| {
-            StoreError::Unavailable("its schema is not up to date yet".to_owned())
-        })
+    /// What can be done with the database, as far as is known.
+    #[must_use]
+    pub fn condition(&self) -> Condition {
+        match (self.condition.get(), self.pool.why_down()) {
+            (Condition::Ready { .. }, Some(why)) => Condition::Unreachable(why),
+            (known, _) => known,
+        }
     }
 
     /// Asks the database for a sign of life.
@@ -173,7 +164,10 @@ impl Store {
         mut work: impl FnMut(&mut Client, &mut Statements) -> Result<T, Failure<T>>,
     ) -> Result<T, StoreError> {
         if !self.is_ready() {
-            return Err(self.unready());
+            // It may have become ready between the two looks.
+            if let Some(refusal) = self.condition.get().refusal() {
+                return Err(refusal);
+            }
         }
         let mut fresh = false;
         let mut asked = false;
@@ -224,7 +218,7 @@ impl Store {
                 }
             }
             if schema_is_missing(&error) {
-                self.ready.store(false, Ordering::Release);
+                self.condition.set(Condition::Migrating(None));
             }
             return Err(error.into());
         }

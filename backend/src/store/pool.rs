@@ -129,6 +129,11 @@ impl Pool {
         self.0.mark_down(why);
     }
 
+    /// Why the database is known to be down, where it is.
+    pub(super) fn why_down(&self) -> Option<String> {
+        self.0.lock().down.as_ref().map(|down| down.why.clone())
+    }
+
     /// Makes a connection on a thread of its own. Where that takes too long,
     /// the caller is told that the database is down, and the thread goes on:
     /// nobody else tries before it has an outcome.

@@ -137,6 +137,16 @@ pub(super) const CATALOGUE: &[(&str, &str, &str)] = &[
         "The database does not answer. Try again in a moment.",
         "La base de données ne répond pas. Réessayez dans un instant.",
     ),
+    (
+        "waiting.migration",
+        "The database is being brought up to date. This page comes back by itself.",
+        "La base de données est en cours de mise à jour. Cette page se rechargera d'elle-même.",
+    ),
+    (
+        "waiting.failed",
+        "The database could not be brought up to date. The log of av-backend says why.",
+        "La base de données n'a pas pu être mise à jour. Le journal d'av-backend dit pourquoi.",
+    ),
     ("error.home", "To the sites", "Vers les sites"),
     // Dashboard.
     ("dashboard.counts", "In numbers", "En chiffres"),

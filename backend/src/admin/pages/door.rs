@@ -5,6 +5,7 @@ use askama::Template;
 use super::i18n::Lang;
 use super::{Admin, Request, show};
 use crate::answer::Answer;
+use crate::store::Condition;
 use crate::store::sites::TokenDigest;
 
 #[derive(Template)]
@@ -22,6 +23,24 @@ struct Door<'a> {
 #[template(path = "gone.html")]
 struct Gone {
     lang: Lang,
+}
+
+#[derive(Template)]
+#[template(path = "waiting.html")]
+struct Waiting {
+    lang: Lang,
+    text: &'static str,
+}
+
+/// In place of any page while the database cannot be used.
+pub(super) fn waiting(request: &Request<'_>, condition: &Condition) -> Answer {
+    let lang = lang(request);
+    let text = lang.t(match condition {
+        Condition::Migrating(_) => "waiting.migration",
+        Condition::Blocked(_) | Condition::Foreign { .. } => "waiting.failed",
+        Condition::Unreachable(_) | Condition::Ready { .. } => "error.store",
+    });
+    show(503, &Waiting { lang, text })
 }
 
 fn lang(request: &Request<'_>) -> Lang {

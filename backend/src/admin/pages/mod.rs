@@ -45,8 +45,8 @@ use super::Admin;
 use super::context::{Call, Request};
 use super::versions::agent::{AgentSync, agents};
 use crate::answer::Answer;
-use crate::store::StoreError;
 use crate::store::pages::SitePage;
+use crate::store::{Condition, StoreError};
 use html::Frame;
 use i18n::Lang;
 
@@ -64,6 +64,11 @@ pub(super) fn public(admin: &Admin, request: &Request<'_>) -> Option<Answer> {
         ["setup", code] => Some(door::set_up(admin, request, code)),
         _ => None,
     }
+}
+
+/// What is shown in place of a page while the database cannot be used.
+pub(super) fn waiting(request: &Request<'_>, condition: &Condition) -> Answer {
+    door::waiting(request, condition).with("Retry-After", "2")
 }
 
 /// Why a page is not shown.
