@@ -6,6 +6,9 @@
 #   scripts/install-packages.sh PACKAGE...
 set -euo pipefail
 
+# shellcheck source=scripts/progress.sh
+. "$(dirname "${BASH_SOURCE[0]}")/progress.sh"
+
 if [ "${1-}" = --help ] || [ $# -eq 0 ]; then
     sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0"
     exit 0
@@ -21,6 +24,7 @@ command -v apt-get >/dev/null || {
 
 export DEBIAN_FRONTEND=noninteractive
 log=$(mktemp)
+stage=$(mktemp)
 policy=/usr/sbin/policy-rc.d
 clusters=/etc/postgresql-common/createcluster.conf
 made_policy=no
@@ -32,12 +36,18 @@ restore() {
         cat "$saved_clusters" >"$clusters"
         rm -f "$saved_clusters"
     fi
-    rm -f "$log"
+    rm -f "$log" "$stage"
 }
 trap restore EXIT
 
+# apt-get with the stage it is at in a file, for who waits.
+apt_get() { apt-get -o APT::Status-Fd=3 "$@" >>"$log" 2>&1 3>"$stage"; }
+
+# Prints that stage: "pmstatus:libpq5:45.5:Unpacking libpq5 (amd64)".
+apt_stage() { tail -n 1 "$stage" | cut -d: -f4-; }
+
 install() {
-    apt-get install -y --no-install-recommends "$@" >>"$log" 2>&1
+    ticking 'apt-get install' apt_stage apt_get install -y --no-install-recommends "$@"
 }
 
 installable() {
@@ -45,7 +55,7 @@ installable() {
     apt-get install -s --no-install-recommends "$@" >/dev/null 2>&1
 }
 
-echo "Installing $*"
+say "Installing $*"
 if ! [ -e "$policy" ]; then
     printf '#!/bin/sh\nexit 101\n' >"$policy"
     chmod 755 "$policy"
@@ -67,9 +77,9 @@ install_all() {
     install "$@"
 }
 
-update() { apt-get update >>"$log" 2>&1; }
+update() { ticking 'apt-get update' apt_stage apt_get update; }
 
-installable "$@" || update || true
+ticking 'reading the package lists' true installable "$@" || update || true
 # Lists that are a little old name files that the mirror no longer has.
 install_all "$@" || { update && install_all "$@"; } || {
     cat "$log" >&2

@@ -6,7 +6,8 @@
 PATH="$PATH:/usr/sbin:/sbin${HOME:+:$HOME/.cargo/bin}"
 export PATH
 
-say() { printf '%s\n' "$*"; }
+# shellcheck source=scripts/progress.sh
+. "$(dirname "${BASH_SOURCE[0]}")/progress.sh"
 complain() { printf '%s\n' "$*" >&2; }
 die() {
     complain "$@"

@@ -9,6 +9,17 @@ has_apt() { command -v apt-get >/dev/null && command -v dpkg >/dev/null; }
 # installed: Debian's package, or elsewhere the program.
 lack() { if has_apt; then say "$1"; else say "$2"; fi; }
 
+# Dies where the system is none that any of this runs on.
+need_linux() {
+    local device
+    [ "$(uname -s)" = Linux ] || die "This runs on Linux only, not on $(uname -s). A virtual machine or a container with Debian will do."
+    for device in /dev/null /dev/urandom; do
+        [ -c "$device" ] || die "There is no $device, as in a bare chroot. As root, from outside: mount --bind /dev FOLDER/dev"
+    done
+    [ -d /proc/self/fd ] || die "There is no /proc, as in a bare chroot. As root, inside: mount -t proc proc /proc"
+    [ -e /dev/fd ] || die "There is no /dev/fd, as in a bare chroot. As root: ln -s /proc/self/fd /dev/fd"
+}
+
 has() { command -v "$1" >/dev/null; }
 
 # Each of these prints what is missing for one purpose, one name a line.
