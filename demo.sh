@@ -1,81 +1,84 @@
 #!/bin/bash
 # The whole system on this machine, on simulated equipment: a private
-# PostgreSQL, the backend with one site, an SNMP agent, projectors that speak
-# PJLink, and the agent that watches them.
+# PostgreSQL, the backend with its web interface and one site, an SNMP agent,
+# projectors that speak PJLink, and the agent that watches them.
 #
-#   ./demo.sh            starts it, says what to try, stops all on Ctrl-C
-#   ./demo.sh --check    tries it by itself: adds a device in SQL, waits until
-#                        agent and backend know its state, removes it again.
-#                        It has its own data and ports, and may run beside a
-#                        demonstration.
+#   ./demo.sh            starts it, says what to open, stops all on Ctrl-C
+#   ./demo.sh --check    tries it by itself: logs in, adds a device in SQL,
+#                        waits until agent and backend know its state, removes
+#                        it again. It has its own data and ports, and may run
+#                        beside a demonstration.
 #   ./demo.sh --reset    forgets what earlier runs kept, and starts
+#   --bin FOLDER         with any of these: runs av-agent and av-backend of that
+#                        folder, and builds nothing
 #
-# On Debian it installs what it lacks, as root or through sudo. Data is kept
-# in .demo between runs. The environment moves what is in the way:
+# It builds with cargo (Rust 1.85 or newer), takes the installed packages where
+# there is none, and needs no release build. On Debian it installs what it
+# lacks, as root or through sudo; elsewhere it names what is missing. Data is
+# kept in .demo between runs. The environment moves what is in the way:
 #
 #   DEMO_BACKEND_PORT    8000    DEMO_PG_PORT       54329
 #   DEMO_PAGE_PORT       8080    DEMO_PJLINK_PORT   4352
 #   DEMO_DIR             .demo   DEMO_SNMP_PORT     1161
 #   DEMO_NET             127.0.0 the simulated equipment's network
 #   DEMO_LISTEN          127.0.0.1, where backend and status page listen
+#   CARGO_TARGET_DIR     target, where the build goes
+#   DEMO_BUILD_MB        2500    the free disk space that a first build wants
+#   DEMO_DATA_MB         300     and that the data wants
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=scripts/lib.sh
 . "$root/scripts/lib.sh"
+# shellcheck source=scripts/demo/programs.sh
+. "$root/scripts/demo/programs.sh"
+# shellcheck source=scripts/demo/processes.sh
+. "$root/scripts/demo/processes.sh"
 
 usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$root/demo.sh"; }
 
 mode=show
-case ${1-} in
-'') ;;
---check) mode=check ;;
---reset) mode=reset ;;
---help | -h)
-    usage
-    exit 0
-    ;;
-*)
-    complain "demo.sh: there is no option $1"
-    usage >&2
-    exit 2
-    ;;
-esac
+programs=
+while [ $# -gt 0 ]; do
+    case $1 in
+    --check) mode=check ;;
+    --reset) mode=reset ;;
+    --bin)
+        [ $# -gt 1 ] || die "demo.sh: --bin takes a folder"
+        shift
+        programs=$1
+        ;;
+    --bin=*) programs=${1#--bin=} ;;
+    --help | -h)
+        usage
+        exit 0
+        ;;
+    *)
+        complain "demo.sh: there is no option $1"
+        usage >&2
+        exit 2
+        ;;
+    esac
+    shift
+done
 
 site=Demo
+web_user=demo
 password=demo
 community=demo
 
-need_cargo
-install_missing "$root" missing_demo_build_packages
+# --------------------------------------- what can be wrong, before the build
 
-# ------------------------------------------------------------------ build
-
+say "Looking at what is needed: programs, ports and disk space"
+need_linux
+find_programs "$programs"
+if [ "$build" = yes ]; then
+    install_missing "$root" missing_demo_build_packages
+else
+    install_missing "$root" missing_demo_packages
+fi
 cd "$root"
-say "Building (this takes a few minutes the first time)"
-cargo build --quiet --locked -p av-backend -p av-agent -p av-proto-tests --bins
-target=$(cargo metadata --format-version 1 --no-deps --locked |
-    python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')
-bin=$target/debug
 pg_bin=$(postgres_bin)
-
-# ----------------------------------------------------- folders and ports
-
-free_ports() {
-    # Below the range from which outgoing connections take theirs.
-    python3 - "$1" <<'PYTHON'
-import random, socket, sys
-held = []
-while len(held) < int(sys.argv[1]):
-    s = socket.socket()
-    try:
-        s.bind(("127.0.0.1", random.randint(20000, 32000)))
-        held.append(s)
-    except OSError:
-        s.close()
-print(*(s.getsockname()[1] for s in held))
-PYTHON
-}
 
 listen=${DEMO_LISTEN:-127.0.0.1}
 pjlink_port=${DEMO_PJLINK_PORT:-4352}
@@ -83,7 +86,8 @@ snmp_port=${DEMO_SNMP_PORT:-1161}
 sync_minutes=0.25
 if [ "$mode" = check ]; then
     dir=$(mktemp -d "${TMPDIR:-/tmp}/av-demo-check-XXXXXX")
-    read -r backend_port page_port pg_port <<<"$(free_ports 3)"
+    ports=$(python3 scripts/demo/ports.py free 3) || die "python3 does not run here: $(python3 --version 2>&1)"
+    read -r backend_port page_port pg_port <<<"$ports"
     net=127.$((RANDOM % 200 + 20)).$((RANDOM % 250 + 1))
     listen=127.0.0.1
     sync_minutes=0.05
@@ -94,11 +98,29 @@ else
     pg_port=${DEMO_PG_PORT:-54329}
     net=${DEMO_NET:-127.0.0}
 fi
+build_umask=$(umask)
 umask 077
-mkdir -p "$dir"
+{ mkdir -p "$dir" && [ -w "$dir" ]; } || die "The data cannot be written to $dir. Set DEMO_DIR to a folder of yours."
 # PostgreSQL's user must get through to its own folder; files are private.
 chmod 711 "$dir"
 dir=$(realpath "$dir")
+pg_home=$dir
+
+stop_all() {
+    local status=$?
+    trap '' INT TERM HUP
+    # A terminal that is gone takes no words: that must not end this.
+    set +e
+    if [ "$mode" != check ] && [ ${#pids[@]} -gt 0 ]; then say "Stopping" 2>/dev/null; fi
+    stop_processes
+    if [ "$mode" = check ]; then
+        rm -rf "$pg_home" "$dir"
+    fi
+    exit "$status"
+}
+trap stop_all EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
 
 # PostgreSQL refuses to run as root.
 pg_user=
@@ -118,15 +140,15 @@ as_pg_user() {
 # The folder of the database, made for the user that runs it. A checkout in
 # root's own folder is out of that user's reach: the database is then under
 # /var/tmp, in a folder that belongs to this checkout.
-pg_home=$dir
 if [ -n "$pg_user" ] && ! as_pg_user test -x "$dir"; then
     pg_home=/var/tmp/av-demo-$(id -u)-$(printf '%s' "$dir" | sha256sum | cut -c1-12)
     mkdir -p "$pg_home"
-    [ "$(stat -c %u "$pg_home")" = "$(id -u)" ] || die "$pg_home belongs to somebody else. Set DEMO_DIR to another folder."
+    [ "$(stat -c %u "$pg_home")" = "$(id -u)" ] || die "$pg_home belongs to another user. Set DEMO_DIR to another folder."
     chmod 711 "$pg_home"
 fi
 pg_dir=$pg_home/postgres
 
+# What runs already has the ports too: said first.
 exec 9>"$dir/lock"
 flock -n 9 || die "A demonstration runs already on $dir."
 
@@ -135,118 +157,43 @@ if [ "$mode" = reset ]; then
     find "$dir" -mindepth 1 -maxdepth 1 ! -name lock -exec rm -rf {} +
 fi
 
-# ------------------------------------------------------------- processes
+# An address that a browser can open.
+case $listen in
+0.0.0.0) reach=127.0.0.1 listens=0.0.0.0 ;;
+*:*) reach="[$listen]" listens="[$listen]" ;;
+*) reach=$listen listens=$listen ;;
+esac
+[ "$listen" != :: ] || reach='[::1]'
+backend_url=http://$reach:$backend_port
+page_url=http://$reach:$page_port
 
-# Names and ids of what runs, in the order in which it was started.
-names=()
-pids=()
-
-# start NAME SIGNAL COMMAND...: SIGNAL ends it when this script dies, however
-# it dies. A session of its own keeps Ctrl-C from it: this script stops its
-# children one by one, the database last.
-start() {
-    local name=$1 signal=$2
-    shift 2
-    (
-        cd /
-        exec setsid setpriv "${as_user[@]}" --pdeathsig "$signal" -- "$@" \
-            </dev/null >>"$dir/$name.log" 2>&1 9>&-
-    ) &
-    names+=("$name")
-    pids+=($!)
-    as_user=()
-}
-as_user=()
-
-alive() { kill -0 "$1" 2>/dev/null; }
-
-stop_all() {
-    local status=$? i signal tries
-    trap '' INT TERM HUP
-    # A terminal that is gone takes no words: that must not end this.
-    set +e
-    if [ "$mode" != check ] && [ ${#pids[@]} -gt 0 ]; then say "Stopping" 2>/dev/null; fi
-    for ((i = ${#pids[@]} - 1; i >= 0; i--)); do
-        signal=TERM
-        [ "${names[i]}" != postgres ] || signal=INT
-        kill -"$signal" "${pids[i]}" 2>/dev/null || continue
-        for ((tries = 0; tries < 200; tries++)); do
-            alive "${pids[i]}" || break
-            sleep 0.05
-        done
-        if alive "${pids[i]}"; then
-            complain "${names[i]} does not stop: killed"
-            kill -KILL "${pids[i]}" 2>/dev/null || true
-        fi
-        wait "${pids[i]}" 2>/dev/null || true
-    done
-    if [ "$mode" = check ]; then
-        rm -rf "$pg_home" "$dir"
-    fi
-    exit "$status"
-}
-trap stop_all EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
-
-log_tail() {
-    local name=$1
-    [ -s "$dir/$name.log" ] || return 0
-    complain "── the end of $name.log"
-    tail -n 15 "$dir/$name.log" >&2
-}
-
-fail() {
-    complain "✗ $1"
-    shift
-    local name
-    for name in "$@"; do log_tail "$name"; done
-    exit 1
-}
-
-# Ends the script when something that should run does not.
-all_alive() {
-    local i
-    for i in "${!pids[@]}"; do
-        alive "${pids[i]}" || fail "${names[i]} has stopped by itself" "${names[i]}"
-    done
-}
-
-# until_true SECONDS WHAT COMMAND...
-until_true() {
-    local seconds=$1 what=$2 end
-    shift 2
-    end=$((SECONDS + seconds))
-    until "$@"; do
-        all_alive
-        [ "$SECONDS" -lt "$end" ] || fail "after $seconds s still not: $what" agent backend postgres
-        sleep 0.2
-    done
-}
-
-need_port() {
-    local address=$1 port=$2 kind=$3 variable=$4
-    python3 - "$address" "$port" "$kind" <<'PYTHON' || die "Port $port of $address is taken. Stop what uses it, or choose another: $variable=$((port + 1)) ./demo.sh"
-import socket, sys
-address, port, kind = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-s = socket.socket(type=getattr(socket, kind))
-if kind == "SOCK_STREAM":
-    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-try:
-    s.bind((address, port))
-except OSError:
-    sys.exit(1)
-PYTHON
-}
-
-need_port "$listen" "$backend_port" SOCK_STREAM DEMO_BACKEND_PORT
-need_port "$listen" "$page_port" SOCK_STREAM DEMO_PAGE_PORT
-need_port 127.0.0.1 "$pg_port" SOCK_STREAM DEMO_PG_PORT
+wanted_ports=("$listen:$backend_port:tcp:DEMO_BACKEND_PORT" "$listen:$page_port:tcp:DEMO_PAGE_PORT"
+    "127.0.0.1:$pg_port:tcp:DEMO_PG_PORT" "$net.20:$snmp_port:udp:DEMO_SNMP_PORT")
 for host in 11 12 13 14; do
-    need_port "$net.$host" "$pjlink_port" SOCK_STREAM DEMO_PJLINK_PORT
+    wanted_ports+=("$net.$host:$pjlink_port:tcp:DEMO_PJLINK_PORT")
 done
-need_port "$net.20" "$snmp_port" SOCK_DGRAM DEMO_SNMP_PORT
+python3 scripts/demo/ports.py check "${wanted_ports[@]}" || exit 1
 
+if [ "$build" = yes ]; then
+    target=$(target_folder)
+    [ -w "$(existing "$target")" ] || die "The build cannot be written to $target. Set CARGO_TARGET_DIR to a folder of yours."
+    check_disk "$pg_home" "$target"
+else
+    check_disk "$pg_home"
+fi
+
+# ------------------------------------------------------------------ build
+
+if [ "$build" = yes ]; then
+    say "Building the agent and the backend (some minutes the first time)"
+    (umask "$build_umask" && exec python3 scripts/cargo_progress.py \
+        cargo build --locked -p av-backend -p av-agent --bins)
+    agent_bin=$target/debug/av-agent
+    backend_bin=$target/debug/av-backend
+fi
+
+# What is set for other agents and backends of this machine is not for these.
+unset "${!AV_@}" DATABASE_URL AGENT_CONFIG CONFIG_SYNC_INTERVAL_MIN
 # Each run has its own logs.
 rm -f "$dir"/*.log
 
@@ -266,15 +213,23 @@ if ! as_pg_user test -e "$pg_dir/PG_VERSION"; then
     # A copy that PostgreSQL's user can read.
     cat "$dir/pg-password" >"$pg_home/initdb-password"
     [ -z "$pg_user" ] || chown "$pg_user" "$pg_dir" "$pg_home/initdb-password"
-    (cd / && as_pg_user "$pg_bin/initdb" --username=av --auth=scram-sha-256 \
-        --pwfile="$pg_home/initdb-password" --encoding=UTF8 --locale=C.UTF-8 -D "$pg_dir") \
-        >"$dir/initdb.log" 2>&1 || fail "PostgreSQL's initdb failed" initdb
+    make_database() {
+        (cd / && as_pg_user "$pg_bin/initdb" --username=av --auth=scram-sha-256 \
+            --pwfile="$pg_home/initdb-password" --encoding=UTF8 --locale=C.UTF-8 -D "$pg_dir") \
+            >"$dir/initdb.log" 2>&1
+    }
+    ticking initdb true make_database || fail "PostgreSQL's initdb failed" initdb
     rm "$pg_home/initdb-password"
 fi
 printf '127.0.0.1:*:*:av:%s\n' "$(cat "$dir/pg-password")" >"$dir/pgpass"
 
+shared_memory=()
+if ! as_pg_user test -w /dev/shm; then
+    say "PostgreSQL cannot write to /dev/shm here, as in a bare chroot: it keeps what its processes share in files."
+    shared_memory=(-c dynamic_shared_memory_type=mmap)
+fi
 [ -z "$pg_user" ] || as_user=(--reuid="$pg_user" --regid="$(id -g "$pg_user")" --init-groups)
-start postgres INT "$pg_bin/postgres" -D "$pg_dir" -p "$pg_port" \
+start postgres INT "$pg_bin/postgres" -D "$pg_dir" -p "$pg_port" "${shared_memory[@]}" \
     -c listen_addresses=127.0.0.1 -c unix_socket_directories=
 
 sql() {
@@ -302,40 +257,47 @@ export SNMP_PERSISTENT_DIR=$dir/snmp MIBS=
 mkdir -p "$SNMP_PERSISTENT_DIR"
 start snmpd TERM snmpd -f -r -Lo -C -c "$dir/snmpd.conf" "udp:$net.20:$snmp_port"
 
-start projector-1 TERM "$bin/pjlink-sim" --listen "$net.11:$pjlink_port" --password "$password" \
-    --lamp-hours 1234 --name 'Amphithéâtre Ampère' --manufacturer EXEMPLE --product 'PJ-9000'
-start projector-2 TERM "$bin/pjlink-sim" --listen "$net.12:$pjlink_port" --power standby \
-    --lamp-hours 310 --name 'Salle 101' --manufacturer EXEMPLE --product 'PJ-300' --sleeps-in-standby
-start projector-3 TERM "$bin/pjlink-sim" --listen "$net.13:$pjlink_port" --error lamp=error \
-    --error filter=warning --lamp-hours 4980 --name 'Salle 204' --manufacturer EXEMPLE --product 'PJ-300'
-# Not in the database: it waits for a technician to enter it.
-start projector-new TERM "$bin/pjlink-sim" --listen "$net.14:$pjlink_port" \
-    --lamp-hours 2 --name 'Salle 305' --manufacturer EXEMPLE --product 'PJ-300'
+start projectors TERM python3 "$root/scripts/demo/projectors.py" "$net" "$pjlink_port" "$password"
 
 # ---------------------------------------------------------------- backend
 
+migrate() { "$backend_bin" migrate >>"$dir/setup.log" 2>&1; }
+ticking "the schema" true migrate || fail "the migration failed" setup
 if ! [ -s "$dir/token" ]; then
     say "Creating the site $site"
-    "$bin/av-backend" migrate >>"$dir/setup.log" 2>&1 || fail "the migration failed" setup
     # A first run that was interrupted may have made the site and lost its token.
     sql -c "DELETE FROM sites WHERE name = '$site'"
-    "$bin/av-backend" site add "$site" --timezone Europe/Paris >"$dir/token.new" 2>>"$dir/setup.log" ||
+    "$backend_bin" site add "$site" --timezone Europe/Paris >"$dir/token.new" 2>>"$dir/setup.log" ||
         fail "site add failed" setup
     sql -v site="$site" -v net="$net" -v port="$pjlink_port" -v snmp_port="$snmp_port" \
-        -v password="$password" -v community="$community" <"$root/scripts/demo.sql"
+        -v password="$password" -v community="$community" <"$root/scripts/demo/equipment.sql"
     mv "$dir/token.new" "$dir/token"
 fi
 token=$(cat "$dir/token")
+site_id=$(sql -v site="$site" <<<"SELECT id FROM sites WHERE name = :'site'")
 
-AV_LISTEN=$listen:$backend_port start backend TERM "$bin/av-backend" serve
+new_password=no
+if ! [ -s "$dir/web-password" ]; then
+    random_word | sed 's/^\(....\)\(....\)\(....\).*/\1-\2-\3/' >"$dir/web-password.new"
+    give_password() {
+        "$backend_bin" user "$@" "$web_user" --password-stdin <"$dir/web-password.new" >>"$dir/setup.log" 2>&1
+    }
+    # A first run that was interrupted may have made the user already.
+    ticking "the user $web_user" true give_password add --role admin ||
+        give_password password || fail "user add failed" setup
+    mv "$dir/web-password.new" "$dir/web-password"
+    new_password=yes
+fi
 
-health_is_ok() { python3 "$root/scripts/demo_state.py" health "http://$listen:$backend_port"; }
-until_true 60 "the backend is healthy" health_is_ok
+AV_LISTEN=$listens:$backend_port start backend TERM "$backend_bin" serve
+
+state() { python3 "$root/scripts/demo/state.py" "$@"; }
+until_true 60 "the backend is healthy" state health "$backend_url"
 
 # ------------------------------------------------------------------ agent
 
 mkdir -p "$dir/agent"
-python3 - "$dir/agent/config.json" "$site" "http://$listen:$backend_port" "$dir/token" <<'PYTHON'
+python3 - "$dir/agent/config.json" "$site" "$backend_url" "$dir/token" <<'PYTHON'
 import json, os, sys
 path, site, url, token_file = sys.argv[1:]
 token = open(token_file).read().strip()
@@ -357,14 +319,10 @@ if wanted != config:
 PYTHON
 
 AGENT_CONFIG=$dir/agent/config.json AV_STATE_DIR=$dir/agent/state \
-    AV_PAGE_LISTEN=$listen:$page_port AV_FIRST_SYNC_S=2 CONFIG_SYNC_INTERVAL_MIN=$sync_minutes \
-    start agent TERM "$bin/av-agent"
+    AV_PAGE_LISTEN=$listens:$page_port AV_FIRST_SYNC_S=2 CONFIG_SYNC_INTERVAL_MIN=$sync_minutes \
+    start agent TERM "$agent_bin"
 
-backend_url=http://$listen:$backend_port
-page_url=http://$listen:$page_port
-
-page_is_up() { python3 "$root/scripts/demo_state.py" page "$page_url"; }
-until_true 60 "the agent's page answers" page_is_up
+until_true 60 "the agent's page answers" state page "$page_url"
 
 new_device="INSERT INTO devices (site_id, name, ip, device_type, driver, building, floor, room, driver_config, expectations)
 SELECT id, 'Projecteur Salle 305', '$net.14', 'projector', 'pjlink', 'Bâtiment B', '3', 'Salle 305',
@@ -372,99 +330,15 @@ SELECT id, 'Projecteur Salle 305', '$net.14', 'projector', 'pjlink', 'Bâtiment 
   FROM sites WHERE name = '$site';"
 no_new_device="DELETE FROM devices WHERE ip = '$net.14';"
 
-# ------------------------------------------------------------------- show
+# ---------------------------------------------------------- show or check
 
-if [ "$mode" != check ]; then
-    cat <<TEXT
-
-The demonstration runs. Ctrl-C stops all of it; data stays in ${dir#"$root"/}.
-
-  Status page of the agent   $page_url/
-  Backend                    $backend_url/devices?site=$site
-                             $backend_url/health
-  Logs                       ${dir#"$root"/}/agent.log, ${dir#"$root"/}/backend.log
-  Database                   PGPASSFILE=$dir/pgpass psql -h 127.0.0.1 -p $pg_port -U av av
-
-A new projector waits at $net.14. Enter it in the database, and within 15
-seconds the agent watches it:
-
-$new_device
-
-And take it out again:
-
-$no_new_device
-
-TEXT
-    stopped=
-    wait -n -p stopped "${pids[@]}" || true
-    for i in "${!pids[@]}"; do
-        [ "${pids[i]}" != "$stopped" ] || fail "${names[i]} has stopped by itself" "${names[i]}"
-    done
-    exit 1
+if [ "$mode" = check ]; then
+    # shellcheck source=scripts/demo/check.sh
+    . "$root/scripts/demo/check.sh"
+    run_check
+else
+    # shellcheck source=scripts/demo/show.sh
+    . "$root/scripts/demo/show.sh"
+    show_demo
+    wait_for_the_end
 fi
-
-# ------------------------------------------------------------------ check
-
-# Said by agent and backend when the path works, after the log's prefix.
-agent_says=(
-    '🚀 Config sync loop started \(interval: [0-9.]+ min\)'
-    "🔄 Fetching config from $backend_url/config/\.\.\."
-    '✅ Config is up-to-date \(hash: [0-9a-f]{6}\.\.\.\)'
-    '📥 Config changed! Updating from backend\.\.\.'
-    '   Old hash: ([0-9a-f]{6}\.\.\.|none)'
-    '   New hash: [0-9a-f]{6}\.\.\.'
-    '✅ Config updated successfully! [0-9]+ devices configured\.'
-    '📢 Config updated, collector will reload on next cycle'
-)
-backend_says="✅ Config sync endpoint called by site $site \(hash: [0-9a-f]{6}\.\.\.\)"
-
-state() { python3 "$root/scripts/demo_state.py" "$@"; }
-log_says() { grep -qE "$2\$" "$dir/$1.log"; }
-
-# Whether this user may ping at all, by either kind of socket.
-may_ping() {
-    python3 - <<'PYTHON'
-import socket, sys
-for kind in (socket.SOCK_RAW, socket.SOCK_DGRAM):
-    try:
-        socket.socket(socket.AF_INET, kind, socket.IPPROTO_ICMP).close()
-        sys.exit(0)
-    except OSError:
-        pass
-sys.exit(1)
-PYTHON
-}
-pinged=online
-if ! may_ping; then
-    say "This user may not ping: the agent has to say so of the device that is pinged"
-    pinged=unknown
-fi
-
-say "Checking the equipment of the first run"
-for device in "$net.11 online" "$net.12 online" "$net.13 online" "$net.20 online" "$net.30 $pinged"; do
-    read -r ip status <<<"$device"
-    until_true 120 "the agent finds $ip $status" state agent "$page_url" "$ip" "$status"
-    until_true 60 "the backend has $ip $status" state backend "$backend_url" "$site" "$ip" "$status"
-done
-
-say "Adding a projector in SQL"
-sql -c "$new_device"
-until_true 120 "the agent reports the new projector" state agent "$page_url" "$net.14" online
-until_true 60 "the backend has the new projector's state" state backend "$backend_url" "$site" "$net.14" online
-until_true 60 "the agent says that its configuration is the backend's" state synced "$page_url"
-for line in "${agent_says[@]}"; do
-    until_true 60 "agent.log has: $line" log_says agent "$line"
-done
-until_true 60 "backend.log has: $backend_says" log_says backend "$backend_says"
-
-say "Removing it"
-sql -c "$no_new_device"
-until_true 120 "the agent has forgotten the projector" state agent "$page_url" "$net.14" absent
-until_true 60 "the backend has forgotten the projector" state backend "$backend_url" "$site" "$net.14" absent
-
-for log in agent backend; do
-    if grep -qF -e "$token" "$dir/$log.log"; then fail "the site's token is in $log.log"; fi
-    if grep -qE 'ERROR|panicked' "$dir/$log.log"; then fail "$log.log has errors" "$log"; fi
-done
-all_alive
-say "✓ The demonstration works: a device added in SQL is watched, reported and known, and gone when it is removed."

@@ -205,7 +205,7 @@ if [ "$faults" = yes ]; then
 fi
 
 shell_scripts() {
-    shellcheck -x test.sh demo.sh .ci/run scripts/*.sh systemd/*.sh systemd/deb/* proto-tests/*.sh proto-tests/web/run.sh
+    shellcheck -x test.sh demo.sh .ci/run scripts/*.sh scripts/demo/*.sh systemd/*.sh systemd/deb/* proto-tests/*.sh proto-tests/web/run.sh
 }
 
 lints=no
@@ -228,6 +228,7 @@ if [ "$deny" = yes ]; then
     step 'cargo deny' deny_check
 fi
 step 'systemd units' scripts/test-units.sh
+step 'demonstration' scripts/test-demo.sh
 step 'cargo test' tests
 if [ "$arm" = yes ]; then
     step 'ARM' arm_tests
