@@ -144,6 +144,7 @@ pub fn run(settings: &Settings, terminate: &Receiver<()>) -> Result<(), RunError
             health,
             clock,
             started,
+            sync_interval: settings.sync_interval(),
             fallback: loaded.fallback,
         },
         sync_now,

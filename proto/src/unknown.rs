@@ -7,7 +7,7 @@
 use std::fmt;
 use std::sync::LazyLock;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::FieldError;
@@ -23,7 +23,7 @@ pub const UNKNOWN_MAX: usize = 20;
 const NAME_MAX: usize = 60;
 
 /// A setting that is stored and has no effect.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnknownSetting {
     /// Where it is in the device, dotted: `driver_config.pjlink.pasword`. Safe
     /// to print.

@@ -30,7 +30,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use av_proto::config::Device;
+use av_proto::nearest::nearest;
+use av_proto::text::one_line;
+
 use self::args::{ArgsError, Given, Stop};
+use self::output::DOUBTFUL;
 use crate::driver::wire;
 use crate::settings::Settings;
 
@@ -207,7 +212,7 @@ fn help_of(name: &OsStr) -> Result<&'static str, Stop> {
         _ => {
             let given = args::shown(name);
             let names = Command::NAMES.into_iter().map(str::to_owned);
-            let like = av_proto::nearest::nearest(&given, names);
+            let like = nearest(&given, names);
             return Err(Stop::Wrong {
                 error: ArgsError::Unknown {
                     what: "command",
@@ -235,6 +240,18 @@ pub fn stop(stop: &Stop) -> ExitCode {
             Exit::Unknown.into()
         }
     }
+}
+
+/// Lines about a device's settings that have no effect.
+fn unknown_lines(device: &Device) -> String {
+    let lines = device.unknown.iter().map(|unknown| {
+        format!(
+            "{DOUBTFUL}⚠ {} ({}): {unknown}{DOUBTFUL:#}\n",
+            one_line(&device.name),
+            one_line(&device.ip_text)
+        )
+    });
+    lines.collect()
 }
 
 /// The running agent's configuration file.

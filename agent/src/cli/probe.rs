@@ -9,17 +9,19 @@ use std::time::{Duration, Instant};
 
 use av_proto::FieldError;
 use av_proto::config::Device;
+use av_proto::unknown::UnknownSetting;
 use av_proto::verdict::Status;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::args::{ArgsError, Given};
-use super::output::{self, FAINT, HEADING, status_style};
+use super::output::{self, BAD, FAINT, HEADING, status_style};
 use super::table::{Cell, Table};
 use super::{Exit, Outcome};
 use crate::driver::{Drivers, probe_once};
 use crate::finding::Finding;
+use crate::pjlink::refusal::Refusal;
 use crate::supervisor::Health;
 
 /// The most that a file with a secret may hold.
@@ -56,8 +58,8 @@ impl Arguments {
     pub(super) const HELP: &str = "\
 Probe one device once.
 
-The exit code is 0 for online, 1 for offline, 2 for unknown or where the
-command itself is wrong.
+The exit code is 0 for online, 1 for offline or where the device refuses the
+password, 2 for unknown or where the command itself is wrong.
 
 Usage: av-agent probe [OPTIONS] <IP>
 
@@ -162,6 +164,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let began = Instant::now();
     let finding = probe_once(&drivers, &device);
     let took = began.elapsed();
+    let refusal = Refusal::of(&finding);
     if arguments.json {
         output::print_json(&FindingDocument {
             ip: &device.ip_text,
@@ -170,11 +173,14 @@ pub fn run(arguments: &Arguments) -> Outcome {
             detail: finding.detail.as_deref(),
             metrics: &finding.metrics,
             seconds: took.as_secs_f64(),
+            refusal,
+            unknown_settings: &device.unknown,
         })?;
     } else {
-        output::print(&text(&device, &finding, took))?;
+        output::print(&text(&device, &finding, refusal, took))?;
     }
     Ok(match finding.status {
+        Status::Online if refusal.is_some() => Exit::Bad,
         Status::Online => Exit::Good,
         Status::Offline => Exit::Bad,
         Status::Unknown => Exit::Unknown,
@@ -189,9 +195,13 @@ struct FindingDocument<'a> {
     detail: Option<&'a str>,
     metrics: &'a Map<String, Value>,
     seconds: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refusal: Option<Refusal>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    unknown_settings: &'a [UnknownSetting],
 }
 
-fn text(device: &Device, finding: &Finding, took: Duration) -> String {
+fn text(device: &Device, finding: &Finding, refusal: Option<Refusal>, took: Duration) -> String {
     let style = status_style(finding.status);
     let mut head = format!(
         "{HEADING}{}{HEADING:#} ({}): {style}{}{style:#}",
@@ -201,6 +211,13 @@ fn text(device: &Device, finding: &Finding, took: Duration) -> String {
     );
     if let Some(detail) = &finding.detail {
         head += &format!(", {detail}");
+    }
+    if let Some(refusal) = refusal {
+        head += &format!(
+            "\n{BAD}✗ {}{BAD:#}: {}",
+            refusal.words(),
+            what_to_do(refusal)
+        );
     }
     let mut table = Table::new(&["", ""]);
     for (name, value) in &finding.metrics {
@@ -213,10 +230,25 @@ fn text(device: &Device, finding: &Finding, took: Duration) -> String {
         table.row([Cell::styled(format!("  {name}"), FAINT), value.into()]);
     }
     format!(
-        "{head}\n{}{FAINT}in {:.3} s{FAINT:#}\n",
+        "{head}\n{}{}{FAINT}in {:.3} s{FAINT:#}\n",
+        super::unknown_lines(device),
         table.render(output::width()),
         took.as_secs_f64()
     )
+}
+
+/// A projector that is reached and not read.
+fn what_to_do(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::PasswordWanted => {
+            "the projector is reachable, and nothing is read without its password: give it \
+             with --ask password, or in driver_config.pjlink.password"
+        }
+        Refusal::WrongPassword => {
+            "the projector is reachable and refuses this password, so that nothing is read: \
+             compare it with the one in the projector's network menu"
+        }
+    }
 }
 
 /// The device to probe: from the configuration where that is asked for, and

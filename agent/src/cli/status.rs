@@ -9,9 +9,10 @@ use av_proto::config::RejectedDevice;
 use av_proto::secret::Secret;
 use av_proto::sort::sort_by;
 use av_proto::text::one_line;
+use av_proto::unknown::UnknownSetting;
 use av_proto::verdict::{Status, Verdict};
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -41,8 +42,8 @@ impl Arguments {
     pub(super) const HELP: &str = "\
 Show what the running agent knows.
 
-The exit code is 0 where nothing is in fault, 1 where something is, 2 where no
-agent answers.
+The exit code is 0 where all is well, 1 where something is in fault or the sync
+with the backend fails, 2 where no agent answers.
 
 Usage: av-agent status [OPTIONS]
 
@@ -85,6 +86,8 @@ struct StatusDocument {
     config_fallback: Option<String>,
     #[serde(default)]
     sync: SyncDocument,
+    /// Between two polls; an older agent does not say.
+    sync_interval_s: Option<f64>,
     #[serde(default)]
     sweep: SweepDocument,
     #[serde(default)]
@@ -146,6 +149,8 @@ struct DeviceDocument {
     verdict: Verdict,
     detail: Option<String>,
     offline_since: Option<Timestamp>,
+    #[serde(default)]
+    unknown_settings: Vec<UnknownSetting>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -199,11 +204,13 @@ fn show(arguments: &Arguments, client: &HttpClient, url: &str) -> Outcome {
         output::print(&text(&status, arguments.problems, output::width()))?;
     }
     let fault = |device: &DeviceDocument| device.verdict == Verdict::Fault;
-    Ok(if status.devices.iter().any(fault) {
-        Exit::Bad
-    } else {
-        Exit::Good
-    })
+    Ok(
+        if status.devices.iter().any(fault) || sync_trouble(&status).is_some() {
+            Exit::Bad
+        } else {
+            Exit::Good
+        },
+    )
 }
 
 /// The whole picture, the worst first.
@@ -217,6 +224,9 @@ fn text(status: &StatusDocument, problems_only: bool, width: Option<usize>) -> S
         one_line(&status.version),
     );
     text += &facts(status).render(None);
+    if let Some(trouble) = sync_trouble(status) {
+        text += &format!("{BAD}✗ {}{BAD:#}\n", one_line(&trouble));
+    }
     for problem in problems(status) {
         text += &format!("{DOUBTFUL}⚠ {}{DOUBTFUL:#}\n", one_line(&problem));
     }
@@ -234,6 +244,39 @@ fn moment(status: &StatusDocument, at: Option<Timestamp>) -> Option<String> {
         .and_then(av_proto::schedule::zone)
         .unwrap_or(TimeZone::UTC);
     at.map(|at| with_age(at, status.now, &zone))
+}
+
+/// Polls that may be missed before a sync that is not failing is too old.
+const POLLS_MISSED: f64 = 3.0;
+/// A poll takes its time, with each of its time-outs.
+const POLL_SLACK: SignedDuration = SignedDuration::from_secs(300);
+/// The longest that an agent may be set to wait between two polls.
+const INTERVAL_MAX_S: f64 = 86_400.0;
+
+/// Why changes in the backend do not reach this agent, where they do not.
+fn sync_trouble(status: &StatusDocument) -> Option<String> {
+    const LOST: &str = "a change in the backend does not reach this agent";
+    let sync = &status.sync;
+    if sync.last_sync_ok == Some(false) {
+        let since = match moment(status, sync.last_success_at) {
+            Some(at) => format!("it last worked at {at}"),
+            None => "it has not worked since the agent started".to_owned(),
+        };
+        return Some(format!("sync fails: {LOST}; {since}"));
+    }
+    let interval = status.sync_interval_s.unwrap_or(INTERVAL_MAX_S);
+    let interval = interval.clamp(0.0, INTERVAL_MAX_S);
+    let patience = SignedDuration::from_secs_f64(interval * POLLS_MISSED) + POLL_SLACK;
+    let quiet = status
+        .now
+        .duration_since(sync.last_sync_at.max(status.started_at)?);
+    (quiet > patience).then(|| {
+        format!(
+            "no sync for {}, and one is due every {}: {LOST}",
+            span(quiet),
+            span(SignedDuration::from_secs_f64(interval))
+        )
+    })
 }
 
 fn facts(status: &StatusDocument) -> Table {
@@ -318,6 +361,11 @@ fn problems(status: &StatusDocument) -> Vec<String> {
             .map(|error| format!("reports cannot be kept on disk: {error}")),
     );
     problems.extend(status.warnings.iter().cloned());
+    for device in &status.devices {
+        for unknown in &device.unknown_settings {
+            problems.push(format!("{} ({}): {unknown}", device.name, device.ip));
+        }
+    }
     for rejected in &status.rejected_devices {
         let who = match (&rejected.name, &rejected.ip) {
             (Some(name), Some(ip)) => format!("{name} ({ip})"),
@@ -429,7 +477,8 @@ mod tests {
         "report":{"pending":3,"spool_bytes":2000,"last_error":"backend not reachable: refused"},
         "devices":[
           {"ip":"10.0.0.1","name":"A","building":"B","floor":"1","room":"Salle 10","type":"","driver":"ping",
-           "status":"online","verdict":"ok","detail":null,"metrics":{},"offline_since":null},
+           "status":"online","verdict":"ok","detail":null,"metrics":{},"offline_since":null,
+           "unknown_settings":[{"path":"driver_config.ping.cuont","name":"cuont","nearest":"count"}]},
           {"ip":"10.0.0.2","name":"C","building":"B","floor":"1","room":"Salle 2","type":"","driver":"ping",
            "status":"online","verdict":"ok","detail":"on","metrics":{},"offline_since":null},
           {"ip":"10.0.0.3","name":"P","building":"B","floor":"1","room":"Salle 9","type":"","driver":"pjlink",
@@ -452,6 +501,8 @@ mod tests {
              config           hash 0123456789ab; backend http://b:8000\n\
              sweep            10:59:30 (30 s ago); took 2.0 s; next 11:04:30 (in 4 min)\n\
              reports  3 wait  spool 2 KiB; backend not reachable: refused\n\
+             ✗ sync fails: a change in the backend does not reach this agent; it last worked at 09:00:00 (2 h ago)\n\
+             ⚠ A (10.0.0.1): driver_config.ping.cuont: is not a known setting; the nearest is \"count\"\n\
              ⚠ Bad (x) is not watched: ip: \"x\" is not an IP address\n\
              \n\
              1 fault, 2 ok\n\
@@ -463,6 +514,53 @@ mod tests {
         let problems = plain(&text(&status, true, Some(40)));
         assert!(!problems.contains("10.0.0.1"), "{problems}");
         assert!(problems.contains("10.0.0.3"), "{problems}");
+    }
+
+    #[test]
+    fn a_sync_that_fails_or_is_long_gone_is_told() {
+        let trouble = |sync: &str| {
+            let document = format!(
+                r#"{{"version":"1","site_name":"P","started_at":"2026-11-24T07:00:00Z",
+                    "now":"2026-11-24T10:00:00Z"{sync}}}"#
+            );
+            sync_trouble(&serde_json::from_str(&document).unwrap()).unwrap_or_default()
+        };
+        for (sync, said) in [
+            (
+                r#","sync":{"last_sync_ok":true,"last_sync_at":"2026-11-24T09:56:00Z"},"sync_interval_s":300"#,
+                "",
+            ),
+            (
+                r#","sync":{"last_sync_ok":true,"last_sync_at":"2026-11-24T09:41:00Z"},"sync_interval_s":300"#,
+                "",
+            ),
+            (
+                r#","sync":{"last_sync_ok":true,"last_sync_at":"2026-11-24T09:39:00Z"},"sync_interval_s":300"#,
+                "no sync for 21 min, and one is due every 5 min",
+            ),
+            // The thread never polled.
+            (r#","sync":{},"sync_interval_s":300"#, "no sync for 3 h"),
+            (
+                r#","sync":{"last_sync_ok":true,"last_sync_at":"2026-11-24T05:00:00Z"},"sync_interval_s":3600"#,
+                "",
+            ),
+            // An older agent does not say how often it polls.
+            (
+                r#","sync":{"last_sync_ok":true,"last_sync_at":"2026-11-24T07:00:00Z"}"#,
+                "",
+            ),
+            (
+                r#","sync":{"last_sync_ok":false,"last_sync_at":"2026-11-24T10:00:00Z"},"sync_interval_s":300"#,
+                "it has not worked since the agent started",
+            ),
+            ("", ""),
+        ] {
+            let trouble = trouble(sync);
+            assert!(
+                trouble.contains(said) && trouble.is_empty() == said.is_empty(),
+                "{sync}: {trouble}"
+            );
+        }
     }
 
     #[test]

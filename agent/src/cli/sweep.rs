@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use av_proto::config::{Device, RejectedDevice, SiteConfig};
+use av_proto::unknown::UnknownSetting;
 use av_proto::verdict::Status;
 use crossbeam_channel::unbounded;
 use serde::Serialize;
@@ -85,6 +86,8 @@ struct DeviceDocument<'a> {
     metrics: &'a Map<String, Value>,
     /// Seconds from the beginning of the sweep until the answer.
     after_s: f64,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    unknown_settings: &'a [UnknownSetting],
 }
 
 #[derive(Debug, Serialize)]
@@ -183,6 +186,7 @@ fn document<'a>(site: &'a SiteConfig, found: &'a [Found], took: Duration) -> Swe
                 detail: finding.detail.as_deref(),
                 metrics: &finding.metrics,
                 after_s: after.as_secs_f64(),
+                unknown_settings: &device.unknown,
             })
             .collect(),
         rejected_devices: &site.rejected,
@@ -215,6 +219,11 @@ fn text(site: &SiteConfig, found: &[Found], took: Duration, summary_only: bool) 
             ]);
         }
         text = table.render(output::width());
+        text.extend(
+            site.devices
+                .iter()
+                .map(|device| super::unknown_lines(device)),
+        );
     }
     text + &summary(site, found, took)
 }

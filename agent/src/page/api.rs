@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use av_proto::config::RejectedDevice;
+use av_proto::unknown::UnknownSetting;
 use av_proto::verdict::{Status, Verdict};
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
@@ -27,6 +28,8 @@ pub(super) struct StatusDocument {
     config_fallback: Option<String>,
     clock: ClockState,
     sync: SyncState,
+    /// Between two polls.
+    sync_interval_s: f64,
     sweep: SweepDocument,
     report: ReportState,
     devices: DeviceDocuments,
@@ -67,6 +70,8 @@ struct DeviceDocument<'a> {
     observed_at: Timestamp,
     last_ok_at: Option<Timestamp>,
     offline_since: Option<Timestamp>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    unknown_settings: &'a [UnknownSetting],
 }
 
 impl<'a> DeviceDocument<'a> {
@@ -87,6 +92,7 @@ impl<'a> DeviceDocument<'a> {
             observed_at: line.wall(observation.at),
             last_ok_at: observation.last_ok.map(|moment| moment.wall(line)),
             offline_since: observation.offline_since.map(|moment| moment.wall(line)),
+            unknown_settings: &device.unknown,
         }
     }
 }
@@ -125,6 +131,7 @@ pub(super) fn status(sources: &Sources) -> StatusDocument {
         config_fallback: sources.fallback.clone(),
         clock: sources.clock.state(),
         sync: SyncState::clone(&sources.snapshots.sync.load()),
+        sync_interval_s: sources.sync_interval.as_secs_f64(),
         sweep: SweepDocument {
             swept_at: sweep.swept.map(|at| line.wall(at)),
             took_s: sweep.last.map(|last| last.took.as_secs_f64()),

@@ -38,6 +38,8 @@ struct Row {
     verdict_words: &'static str,
     icon: &'static str,
     detail: String,
+    /// Settings that have no effect.
+    unknown: Vec<String>,
     age: String,
     observed: String,
 }
@@ -370,6 +372,7 @@ fn row(observation: &Observation, line: &Line, now: Timestamp, zone: &TimeZone) 
         verdict_words: words,
         icon,
         detail,
+        unknown: device.unknown.iter().map(ToString::to_string).collect(),
         age: span(now.duration_since(observed_at)),
         observed: local(observed_at, zone),
     }

@@ -52,6 +52,8 @@ pub struct Sources {
     pub health: Health,
     /// When the agent started.
     pub started: Instant,
+    /// Between two polls of the backend.
+    pub sync_interval: Duration,
     /// Why the configuration's backup serves, where it does.
     pub fallback: Option<String>,
 }

@@ -9,6 +9,7 @@
 //! | [`lines`] | bytes put together to lines |
 //! | `talk` | what is said to a projector, and when |
 //! | `admission` | how often a refused password is tried |
+//! | [`refusal`] | a password that is wanted, or refused |
 //! | `reading` | what was learnt, and how it is told |
 //! | [`udp`] | what class 2 says over UDP |
 //! | [`notices`] | the thread that hears it |
@@ -19,6 +20,7 @@ pub mod lines;
 pub mod notices;
 pub mod protocol;
 mod reading;
+pub mod refusal;
 pub mod search;
 mod talk;
 pub mod udp;

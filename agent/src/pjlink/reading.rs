@@ -6,7 +6,7 @@ use av_proto::verdict::Status;
 use serde_json::{Map, Value, json};
 
 use super::protocol::{Answer, Class, Query};
-use super::talk::REFUSED;
+use super::refusal::REFUSED;
 use super::value::{
     Errors, Health, Lamp, Mute, PARTS, Power, Resolution, Signal, parse_class, parse_errors,
     parse_flag, parse_hours, parse_input, parse_inputs, parse_lamps, parse_mute, parse_resolution,

@@ -13,6 +13,7 @@ use super::admission::{Admissions, Refused};
 use super::lines::{Lines, TooLong};
 use super::protocol::{self, Answer, Class, Greeting, Letters, Query};
 use super::reading::Reading;
+use super::refusal::{CLOSED, REFUSED, WANTED};
 use crate::driver::tcp_engine::{Conversation, Event, Next, unreached};
 use crate::driver::wire;
 
@@ -87,7 +88,7 @@ impl Miss {
             Self::Silent => format!("no answer to {code} within {} s", timeout.as_secs_f64()),
             Self::Closed {
                 after_password: true,
-            } => "projector closed the connection: check the password".to_owned(),
+            } => CLOSED.to_owned(),
             Self::Closed {
                 after_password: false,
             } => format!("projector closed the connection without an answer to {code}"),
@@ -252,7 +253,7 @@ impl Talk {
             Some(Greeting::Open) => None,
             Some(Greeting::Locked(random)) => {
                 let Some(password) = self.settings.password.clone() else {
-                    return self.barred("projector wants a password, and none is configured");
+                    return self.barred(WANTED);
                 };
                 let Some(letters) = self.admissions.letters(self.address, &password, now) else {
                     // It was refused a while ago, and each try more might
@@ -447,10 +448,6 @@ impl Talk {
         Next::Done(reading.finding(status, &self.settings))
     }
 }
-
-/// What is said of a refused password, whether it was tried now or not: an
-/// observation that stays the same is not news.
-pub(super) const REFUSED: &str = "authentication failed (ERRA): check the password";
 
 #[cfg(test)]
 mod tests {

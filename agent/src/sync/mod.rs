@@ -8,6 +8,7 @@ mod token;
 use std::time::{Duration, Instant};
 
 use av_proto::config::{SiteConfig, SiteDocument};
+use av_proto::text::excerpt;
 use av_service::progress;
 use crossbeam_channel::{Receiver, Sender, select};
 use jiff::Timestamp;
@@ -146,6 +147,15 @@ impl Sync {
         for warning in &site.warnings {
             log::warn!("⚠️ Config: {}", shown(warning));
         }
+        for device in &site.devices {
+            for unknown in &device.unknown {
+                log::warn!(
+                    "⚠️ Device {}: {}",
+                    device.ip_text,
+                    excerpt(&unknown.to_string(), 300)
+                );
+            }
+        }
         for rejected in &site.rejected {
             for error in &rejected.errors {
                 log::warn!(
@@ -221,5 +231,5 @@ fn check(document: &SiteDocument) -> Result<SiteConfig, PullError> {
 }
 
 fn shown(error: &av_proto::FieldError) -> String {
-    av_proto::text::excerpt(&error.to_string(), 300)
+    excerpt(&error.to_string(), 300)
 }

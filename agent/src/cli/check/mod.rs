@@ -256,6 +256,14 @@ fn devices(site: &SiteConfig, lines: &mut Vec<Line>) {
     for warning in &site.warnings {
         lines.push(Line::doubtful(ABOUT, warning.to_string()));
     }
+    for device in &site.devices {
+        for unknown in &device.unknown {
+            let found = format!("{} ({}): {unknown}", device.name, device.ip_text);
+            lines.push(Line::doubtful(ABOUT, found).advise(
+                "put its name right in the backend: it has no effect; a newer agent may know it",
+            ));
+        }
+    }
     let drivers = Drivers::start(&Health::default());
     for device in &site.devices {
         let name = device.settings.name();
