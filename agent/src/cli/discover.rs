@@ -1,11 +1,11 @@
 //! `av-agent discover`: what equipment is in a network.
 
-use std::collections::BTreeMap;
 use std::env;
-use std::io::{self, IsTerminal, Write};
+use std::io::Write;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use av_proto::driver::DriverSettings;
 use av_proto::secret::Secret;
 use av_proto::sort::sort_by;
 use av_proto::suggestion::{FOUND_MAX, Found, Suggestions};
@@ -13,15 +13,17 @@ use serde::{Deserialize, Serialize};
 
 use super::args::{ArgsError, Given};
 use super::output::{self, DOUBTFUL, FAINT, GOOD};
+use super::progress::Progress;
 use super::table::{Cell, Table};
 use super::{Exit, Outcome};
 use crate::config::{Identity, parse};
-use crate::discover::look::{Look, Pace};
+use crate::discover::look::{Look, Pace, Seen};
 use crate::discover::maker::Makers;
 use crate::discover::network::{ADDRESSES_MAX, Network, addresses};
 use crate::discover::proposal::{Evidence, PJLINK_PORT, propose};
 use crate::driver::Drivers;
 use crate::http_client::{HttpClient, error_of};
+use crate::pjlink::refusal::Refusal;
 use crate::pjlink::search::{Hearing, Search, WAIT};
 use crate::supervisor::Health;
 
@@ -37,6 +39,8 @@ pub struct Arguments {
     search_wait: Duration,
     /// Environment variables that hold a community.
     community_env: Vec<String>,
+    /// The one that holds a PJLink password.
+    password_env: Option<String>,
     json: bool,
     suggest: bool,
     quiet: bool,
@@ -50,6 +54,9 @@ Say what equipment is in networks, and how it may be watched.
 Each address is asked with ping and ARP, SNMP and PJLink, at a bounded rate.
 Only the networks that are named are asked. Projectors of PJLink class 2 may
 take 10 s to answer a search, each another time: so long it takes at least.
+
+Ctrl-C ends it: what was found until then is printed, and the exit code is 130.
+It is 2 where the command could not do its work.
 
 Usage: av-agent discover [OPTIONS] <NETWORK>...
 
@@ -67,13 +74,16 @@ Options:
       --community-env <VARIABLE>...
           An SNMP community beside public, from an environment variable; may be
           given again
+      --password-env <VARIABLE>
+          A PJLink password, from an environment variable, tried once at each
+          projector that wants one
       --json
           Print one JSON document
       --suggest
           Send what was found to the backend of the running configuration, where
           an administrator accepts or dismisses it
   -q, --quiet
-          Do not say on the terminal what is being done
+          Do not say what is being done
   -h, --help
           Print this help
 ";
@@ -90,6 +100,7 @@ Options:
                 .number("search-wait", 0, 60)?
                 .map_or(WAIT, |seconds| Duration::from_secs(seconds.into())),
             community_env: given.options("community-env")?,
+            password_env: given.option("password-env")?,
             json: given.has("json"),
             suggest: given.has("suggest"),
             quiet: given.has("quiet"),
@@ -114,26 +125,26 @@ pub fn run(arguments: &Arguments) -> Outcome {
     // Before the work, not after it.
     let identity = arguments.suggest.then(identity).transpose()?;
     let communities = communities(&arguments.community_env)?;
+    let password = password(arguments.password_env.as_deref())?;
     let health = Health::default();
     let drivers = Drivers::start(&health);
-    let mut says = |what: &str| {
-        if !arguments.quiet && io::stderr().is_terminal() {
-            let _ = writeln!(anstream::stderr(), "{FAINT}{what}{FAINT:#}");
-        }
-    };
+    let mut progress = Progress::start(arguments.quiet)?;
     let seen = Look {
         addresses: &addresses,
         broadcasts: &broadcasts,
         communities: &communities,
+        password: password.as_ref(),
         pace: Pace::new(arguments.rate),
         search: search(arguments.search_wait)?,
         search_wait: arguments.search_wait,
     }
-    .run(&drivers, &mut says);
+    .run(&drivers, &mut progress);
+    progress.ends();
 
     let makers = Makers::load();
     let names: Vec<&str> = drivers.names().collect();
     let found: Vec<(Found, &Evidence)> = seen
+        .found
         .iter()
         .map(|(ip, evidence)| {
             (
@@ -143,9 +154,21 @@ pub fn run(arguments: &Arguments) -> Outcome {
         })
         .collect();
     if arguments.json {
-        output::print_json(&document(&found))?;
+        output::print_json(&Document::new(&found, &seen))?;
     } else {
-        output::print(&text(&found, addresses.len()))?;
+        output::print(&text(&found, seen.asked))?;
+    }
+    if seen.cut_short {
+        let (asked, all) = (seen.asked, addresses.len());
+        let but = match identity {
+            Some(_) => ". Nothing was suggested to the backend",
+            None => "",
+        };
+        output::hint(&format!(
+            "{DOUBTFUL}⚠{DOUBTFUL:#} cut short: {asked} of {all} addresses were asked, and these \
+             not everything{but}\n"
+        ));
+        return Ok(Exit::Interrupted);
     }
     if let Some((identity, site_name)) = identity {
         let all: Vec<Found> = found.into_iter().map(|(found, _)| found).collect();
@@ -200,6 +223,52 @@ fn communities(variables: &[String]) -> Result<Vec<Secret>, String> {
     Ok(communities)
 }
 
+/// The password to try at projectors.
+fn password(variable: Option<&str>) -> Result<Option<Secret>, String> {
+    let Some(variable) = variable else {
+        return Ok(None);
+    };
+    let option = |problem: String| format!("--password-env {variable:?}: {problem}");
+    let password = env::var(variable).map_err(|error| option(error.to_string()))?;
+    // As the driver would say it of each projector.
+    let section = serde_json::json!({"pjlink": {"password": password}});
+    let sections = serde_json::from_value(section).map_err(|error| option(error.to_string()))?;
+    DriverSettings::parse("pjlink", &sections)
+        .map_err(|errors| option(errors.iter().map(|it| it.problem.as_str()).collect()))?;
+    Ok(Some(Secret::new(password)))
+}
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Document<'a> {
+    /// How many addresses were asked.
+    asked: usize,
+    /// Whether it was ended before its end.
+    cut_short: bool,
+    found: Vec<FoundDocument<'a>>,
+}
+
+impl<'a> Document<'a> {
+    fn new(found: &'a [(Found, &Evidence)], seen: &Seen) -> Self {
+        let found = found.iter().map(|(found, evidence)| FoundDocument {
+            found,
+            ports: ports(evidence),
+            ping_ms: evidence.echo_ms,
+            refusal: refusal(evidence),
+        });
+        Self {
+            asked: seen.asked,
+            cut_short: seen.cut_short,
+            found: found.collect(),
+        }
+    }
+}
+
+/// Why a projector tells nothing.
+fn refusal(evidence: &Evidence) -> Option<Refusal> {
+    evidence.pjlink.as_ref()?.refusal
+}
+
 /// One address, as `--json` has it.
 #[derive(Debug, Serialize)]
 struct FoundDocument<'a> {
@@ -207,18 +276,7 @@ struct FoundDocument<'a> {
     found: &'a Found,
     ports: Vec<u16>,
     ping_ms: Option<f64>,
-}
-
-fn document<'a>(found: &'a [(Found, &Evidence)]) -> BTreeMap<&'static str, Vec<FoundDocument<'a>>> {
-    let found = found
-        .iter()
-        .map(|(found, evidence)| FoundDocument {
-            found,
-            ports: ports(evidence),
-            ping_ms: evidence.echo_ms,
-        })
-        .collect();
-    BTreeMap::from([("found", found)])
+    refusal: Option<Refusal>,
 }
 
 /// TCP ports that are open, and UDP 161 where SNMP answered.
@@ -230,15 +288,18 @@ fn ports(evidence: &Evidence) -> Vec<u16> {
 }
 
 fn text(found: &[(Found, &Evidence)], asked: usize) -> String {
-    let mut table = Table::new(&["IP", "DRIVER", "VENDOR", "MODEL", "NAME", "MAC", "PORTS"])
-        .whole(&[0, 1])
-        .optional(&[4, 5, 6]);
+    let mut table = Table::new(&[
+        "IP", "DRIVER", "ACCESS", "VENDOR", "MODEL", "NAME", "MAC", "PORTS",
+    ])
+    .whole(&[0, 1, 2])
+    .optional(&[5, 6, 7]);
     let shown = |text: &Option<String>| text.clone().unwrap_or_default();
     for (found, evidence) in found {
         let ports: Vec<String> = ports(evidence).iter().map(u16::to_string).collect();
         table.row([
             found.ip.as_str().into(),
             Cell::styled(found.driver.as_deref().unwrap_or("none"), GOOD),
+            Cell::styled(refusal(evidence).map_or("", Refusal::words), DOUBTFUL),
             shown(&found.vendor).into(),
             shown(&found.model).into(),
             shown(&found.name).into(),

@@ -11,6 +11,7 @@
 //! | [`status`] | shows what the running agent knows |
 //! | [`sweep`] | probes every device of a configuration file once |
 //! | [`table`] | columns for a terminal |
+//! | `progress` | how far a command is, and Ctrl-C |
 //! | [`output`] | what goes to the terminal, coloured or not |
 
 pub mod args;
@@ -19,6 +20,7 @@ pub mod discover;
 pub mod enroll;
 pub mod output;
 pub mod probe;
+mod progress;
 pub mod status;
 pub mod sweep;
 pub mod table;
@@ -48,6 +50,8 @@ pub enum Exit {
     Bad,
     /// It could not do what it should, or found nothing out.
     Unknown,
+    /// It was ended by Ctrl-C, and gave what it had until then.
+    Interrupted,
 }
 
 impl From<Exit> for ExitCode {
@@ -56,6 +60,8 @@ impl From<Exit> for ExitCode {
             Exit::Good => 0,
             Exit::Bad => 1,
             Exit::Unknown => 2,
+            // A shell's for a program that SIGINT ended.
+            Exit::Interrupted => 130,
         })
     }
 }

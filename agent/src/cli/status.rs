@@ -477,13 +477,13 @@ mod tests {
         "report":{"pending":3,"spool_bytes":2000,"last_error":"backend not reachable: refused"},
         "devices":[
           {"ip":"10.0.0.1","name":"A","building":"B","floor":"1","room":"Salle 10","type":"","driver":"ping",
-           "status":"online","verdict":"ok","detail":null,"metrics":{},"offline_since":null,
-           "unknown_settings":[{"path":"driver_config.ping.cuont","name":"cuont","nearest":"count"}]},
+           "status":"online","verdict":"ok","detail":null,"metrics":{},"offline_since":null},
           {"ip":"10.0.0.2","name":"C","building":"B","floor":"1","room":"Salle 2","type":"","driver":"ping",
            "status":"online","verdict":"ok","detail":"on","metrics":{},"offline_since":null},
           {"ip":"10.0.0.3","name":"P","building":"B","floor":"1","room":"Salle 9","type":"","driver":"pjlink",
            "status":"offline","verdict":"fault","detail":"connection refused","metrics":{},
-           "offline_since":"2026-11-24T09:50:00Z"}],
+           "offline_since":"2026-11-24T09:50:00Z",
+           "unknown_settings":[{"path":"driver_config.ping.cuont","name":"cuont","nearest":"count"}]}],
         "rejected_devices":[{"index":3,"ip":"x","name":"Bad","errors":[{"field":"ip","problem":"\"x\" is not an IP address"}]}],
         "warnings":[],"thread_panics":[]}"#;
 
@@ -502,7 +502,7 @@ mod tests {
              sweep            10:59:30 (30 s ago); took 2.0 s; next 11:04:30 (in 4 min)\n\
              reports  3 wait  spool 2 KiB; backend not reachable: refused\n\
              ✗ sync fails: a change in the backend does not reach this agent; it last worked at 09:00:00 (2 h ago)\n\
-             ⚠ A (10.0.0.1): driver_config.ping.cuont: is not a known setting; the nearest is \"count\"\n\
+             ⚠ P (10.0.0.3): driver_config.ping.cuont: is not a known setting; the nearest is \"count\"\n\
              ⚠ Bad (x) is not watched: ip: \"x\" is not an IP address\n\
              \n\
              1 fault, 2 ok\n\

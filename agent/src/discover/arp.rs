@@ -50,13 +50,17 @@ fn parse(table: &str) -> HashMap<Ipv4Addr, Mac> {
 }
 
 /// Asks for those of `targets` that are in a network of one of this
-/// machine's interfaces.
+/// machine's interfaces, until `is_over`.
 ///
 /// # Errors
 /// Why no interface could be asked: the rights for a packet socket
 /// (`CAP_NET_RAW`) are missing, say. What one interface could not do is no
 /// error.
-pub fn ask(targets: &[IpAddr], pace: &mut Pace) -> Result<HashMap<Ipv4Addr, Mac>, String> {
+pub fn ask(
+    targets: &[IpAddr],
+    pace: &mut Pace,
+    is_over: &dyn Fn() -> bool,
+) -> Result<HashMap<Ipv4Addr, Mac>, String> {
     let mut found = HashMap::new();
     let mut problem = None;
     for interface in datalink::interfaces() {
@@ -80,7 +84,15 @@ pub fn ask(targets: &[IpAddr], pace: &mut Pace) -> Result<HashMap<Ipv4Addr, Mac>
             if near.is_empty() {
                 continue;
             }
-            if let Err(error) = ask_on(&interface, own_mac, network.ip(), &near, pace, &mut found) {
+            if let Err(error) = ask_on(
+                &interface,
+                own_mac,
+                network.ip(),
+                &near,
+                pace,
+                is_over,
+                &mut found,
+            ) {
                 problem = Some(format!("{}: {error}", interface.name));
             }
         }
@@ -97,6 +109,7 @@ fn ask_on(
     own_ip: Ipv4Addr,
     targets: &[Ipv4Addr],
     pace: &mut Pace,
+    is_over: &dyn Fn() -> bool,
     found: &mut HashMap<Ipv4Addr, Mac>,
 ) -> Result<(), String> {
     let config = datalink::Config {
@@ -110,7 +123,7 @@ fn ask_on(
     };
     let mut open = targets.iter();
     let mut until = None;
-    loop {
+    while !is_over() {
         if pace.is_due() {
             match open.next() {
                 Some(target) => {
@@ -139,6 +152,7 @@ fn ask_on(
             }
         }
     }
+    Ok(())
 }
 
 /// "Who has `target`? Tell `own_ip`."

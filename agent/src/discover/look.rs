@@ -1,5 +1,8 @@
 //! Asks addresses what they are: ping, SNMP, ARP, TCP ports, PJLink.
 //!
+//! Whoever waits sees how far it is, and may end it: what was found until then
+//! is kept.
+//!
 //! In large networks (more than [`ASK_ALL_MAX`] addresses) SNMP and PJLink
 //! are asked only where ping or ARP found something.
 
@@ -10,7 +13,7 @@ use std::time::{Duration, Instant};
 use av_proto::config::Device;
 use av_proto::secret::Secret;
 use av_proto::verdict::Status;
-use crossbeam_channel::unbounded;
+use crossbeam_channel::{RecvTimeoutError, unbounded};
 use jiff::tz::TimeZone;
 use pnet::util::MacAddr;
 use serde_json::{Value, json};
@@ -18,8 +21,9 @@ use serde_json::{Value, json};
 use super::arp;
 use super::maker::Mac;
 use super::proposal::{Evidence, PJLINK_PORT, PjlinkEvidence, SnmpEvidence};
-use crate::driver::{Prober, Reply};
+use crate::driver::{Done, Prober, Reply};
 use crate::finding::Finding;
+use crate::pjlink::refusal::Refusal;
 use crate::pjlink::search::Search;
 
 /// Up to so many addresses, each is asked everything.
@@ -32,6 +36,36 @@ const STUCK_AFTER: Duration = Duration::from_secs(60);
 const PUBLIC: &str = "public";
 /// `sysObjectID.0` (RFC 3418).
 const SYS_OBJECT_ID: &str = "1.3.6.1.2.1.1.2.0";
+/// How long a probe's answer is waited for before the next look at whether to
+/// go on.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Whoever waits for a look.
+pub trait Watcher {
+    /// What is done now.
+    fn begins(&mut self, what: &str);
+
+    /// What should be known of it afterwards too.
+    fn notes(&mut self, what: &str);
+
+    /// So many of the addresses are asked, and so many things were found.
+    fn counts(&mut self, asked: usize, of: usize, found: usize);
+
+    /// Whether to end with what was found until now.
+    fn is_over(&self) -> bool;
+}
+
+/// What a look saw.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// The addresses where something is.
+    pub found: Evidences,
+    /// How many addresses were asked at all.
+    pub asked: usize,
+    /// Whether it was ended before its end.
+    pub cut_short: bool,
+}
+
 /// How fast is asked.
 #[derive(Debug)]
 pub struct Pace {
@@ -68,6 +102,9 @@ impl Pace {
     }
 }
 
+/// What was seen, by address.
+type Evidences = BTreeMap<IpAddr, Evidence>;
+
 /// What is asked, and how.
 #[derive(Debug)]
 pub struct Look<'a> {
@@ -77,6 +114,8 @@ pub struct Look<'a> {
     pub broadcasts: &'a [Ipv4Addr],
     /// SNMP communities, each tried until one is answered.
     pub communities: &'a [Secret],
+    /// A PJLink password, tried once at each projector that wants one.
+    pub password: Option<&'a Secret>,
     /// Questions a second.
     pub pace: Pace,
     /// The search of PJLink class 2, which tells the interface's address also
@@ -89,91 +128,124 @@ pub struct Look<'a> {
 
 impl Look<'_> {
     /// Asks every address; those where something is, with what was seen.
-    /// `says` is told what happens, for whoever waits.
-    pub fn run(
-        mut self,
-        prober: &dyn Prober,
-        says: &mut dyn FnMut(&str),
-    ) -> BTreeMap<IpAddr, Evidence> {
-        let mut seen: BTreeMap<IpAddr, Evidence> = BTreeMap::new();
-        says(&format!("{} addresses: ping", self.addresses.len()));
-        self.ping(prober, &mut seen);
-        says("ARP");
-        self.arp(&mut seen, says);
+    pub fn run(mut self, prober: &dyn Prober, watcher: &mut dyn Watcher) -> Seen {
+        let mut seen = Seen::default();
+        self.stages(prober, &mut seen, watcher);
+        seen.cut_short = watcher.is_over();
+        seen.found.retain(|_, evidence| evidence.is_alive());
+        seen
+    }
+
+    fn stages(&mut self, prober: &dyn Prober, seen: &mut Seen, watcher: &mut dyn Watcher) {
+        watcher.begins("ping");
+        self.ping(prober, seen, watcher);
+        watcher.begins("ARP");
+        self.arp(seen, watcher);
         // Datagrams get lost, so each is searched for twice. The answers take
         // their time, in which everything else goes on.
-        let first: Vec<IpAddr> = seen.keys().copied().collect();
-        self.search(&first, true);
+        let first: Vec<IpAddr> = seen.found.keys().copied().collect();
+        self.search(&first, true, watcher);
         let wide: &[IpAddr] = if self.addresses.len() <= ASK_ALL_MAX {
             self.addresses
         } else {
             &first
         };
-        says(&format!("{} addresses: SNMP", wide.len()));
-        self.snmp(wide, prober, &mut seen);
-        says(&format!("{} addresses: PJLink port", wide.len()));
-        self.ports(wide, &[PJLINK_PORT], prober, &mut seen);
-        let alive: Vec<IpAddr> = seen.keys().copied().collect();
-        self.search(&alive, true);
-        says(&format!("{} found: ports, PJLink", alive.len()));
-        self.ports(&alive, &PORTS[1..], prober, &mut seen);
+        watcher.begins("SNMP");
+        self.snmp(wide, prober, seen, watcher);
+        watcher.begins("PJLink port");
+        self.ports(wide, &[PJLINK_PORT], prober, seen, watcher);
+        let alive: Vec<IpAddr> = seen.found.keys().copied().collect();
+        self.search(&alive, true, watcher);
+        watcher.begins("other ports");
+        self.ports(&alive, &PORTS[1..], prober, seen, watcher);
         let mut late = alive.clone();
         late.retain(|ip| first.binary_search(ip).is_err());
-        self.search(&late, false);
+        self.search(&late, false, watcher);
         let mut open = alive;
         open.retain(|ip| {
-            seen.get(ip)
-                .is_some_and(|it| it.ports.contains(&PJLINK_PORT))
+            let evidence = seen.found.get(ip);
+            evidence.is_some_and(|it| it.ports.contains(&PJLINK_PORT))
         });
-        self.pjlink(&open, prober, &mut seen);
-        let mut searched = self.searched(&mut seen, says);
+        watcher.begins("PJLink");
+        self.pjlink(&open, prober, seen, watcher);
+        let mut searched = self.searched(seen, watcher);
         searched.retain(|ip| open.binary_search(ip).is_err());
-        self.pjlink(&searched, prober, &mut seen);
-        seen.retain(|_, evidence| evidence.is_alive());
-        seen
+        watcher.begins("PJLink");
+        self.pjlink(&searched, prober, seen, watcher);
     }
 
-    /// Begins one probe for each, at the pace, and waits for all of them.
+    /// Begins one probe for each, at the pace, and waits for all of them, or
+    /// until the watcher has enough.
     fn ask(
         &mut self,
         targets: &[IpAddr],
+        seen: &mut Seen,
+        watcher: &mut dyn Watcher,
         begin: &mut dyn FnMut(IpAddr, Reply),
-        take: &mut dyn FnMut(IpAddr, Finding),
+        take: &mut dyn FnMut(&mut Evidences, IpAddr, Finding),
     ) {
         let (to, findings) = unbounded();
+        let mut keep = |seen: &mut Seen, done: Done| {
+            if let Some(ip) = targets.get(done.ticket) {
+                take(&mut seen.found, *ip, done.finding);
+            }
+        };
         for (ticket, ip) in targets.iter().enumerate() {
             self.pace.turn();
+            if watcher.is_over() {
+                break;
+            }
             begin(*ip, Reply::new(ticket, to.clone()));
             self.search.iter_mut().for_each(Search::hear);
+            findings.try_iter().for_each(|done| keep(seen, done));
+            seen.asked = seen.asked.max(ticket + 1);
+            watcher.counts(ticket + 1, targets.len(), seen.found.len());
         }
         drop(to);
-        while let Ok(done) = findings.recv_timeout(STUCK_AFTER) {
-            self.search.iter_mut().for_each(Search::hear);
-            if let Some(ip) = targets.get(done.ticket) {
-                take(*ip, done.finding);
+        let mut last = Instant::now();
+        loop {
+            match findings.recv_timeout(LOOK_EVERY) {
+                Ok(done) => {
+                    keep(seen, done);
+                    last = Instant::now();
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    if watcher.is_over() || last.elapsed() >= STUCK_AFTER {
+                        break;
+                    }
+                }
             }
+            self.search.iter_mut().for_each(Search::hear);
+            watcher.counts(targets.len(), targets.len(), seen.found.len());
         }
     }
 
-    fn ping(&mut self, prober: &dyn Prober, seen: &mut BTreeMap<IpAddr, Evidence>) {
+    fn ping(&mut self, prober: &dyn Prober, seen: &mut Seen, watcher: &mut dyn Watcher) {
         let addresses = self.addresses;
         let settings = json!({"count": 1, "timeout_s": 1});
         self.ask(
             addresses,
+            seen,
+            watcher,
             &mut |ip, reply| begin(prober, ip, "ping", &settings, reply),
-            &mut |ip, finding| {
+            &mut |found, ip, finding| {
                 if finding.status == Status::Online {
                     let rtt = finding.metrics.get("ping_rtt_avg_ms");
                     let rtt = rtt.and_then(Value::as_f64).unwrap_or_default();
-                    seen.entry(ip).or_default().echo_ms = Some(rtt);
+                    found.entry(ip).or_default().echo_ms = Some(rtt);
                 }
             },
         );
     }
 
-    fn arp(&mut self, seen: &mut BTreeMap<IpAddr, Evidence>, says: &mut dyn FnMut(&str)) {
-        let asked = arp::ask(self.addresses, &mut self.pace).unwrap_or_else(|error| {
-            says(&format!(
+    fn arp(&mut self, seen: &mut Seen, watcher: &mut dyn Watcher) {
+        if watcher.is_over() {
+            return;
+        }
+        let asked = arp::ask(self.addresses, &mut self.pace, &|| watcher.is_over());
+        let asked = asked.unwrap_or_else(|error| {
+            watcher.notes(&format!(
                 "ARP not asked ({error}); the system's table serves"
             ));
             Default::default()
@@ -181,7 +253,7 @@ impl Look<'_> {
         for (ip, mac) in arp::known().into_iter().chain(asked) {
             let ip = IpAddr::from(ip);
             if self.addresses.binary_search(&ip).is_ok() {
-                seen.entry(ip).or_default().mac = Some(mac);
+                seen.found.entry(ip).or_default().mac = Some(mac);
             }
         }
     }
@@ -190,13 +262,17 @@ impl Look<'_> {
         &mut self,
         targets: &[IpAddr],
         prober: &dyn Prober,
-        seen: &mut BTreeMap<IpAddr, Evidence>,
+        seen: &mut Seen,
+        watcher: &mut dyn Watcher,
     ) {
         let communities = self.communities;
         for community in communities {
             let open: Vec<IpAddr> = targets
                 .iter()
-                .filter(|ip| seen.get(ip).is_none_or(|evidence| evidence.snmp.is_none()))
+                .filter(|ip| {
+                    let evidence = seen.found.get(ip);
+                    evidence.is_none_or(|evidence| evidence.snmp.is_none())
+                })
                 .copied()
                 .collect();
             let settings = json!({
@@ -205,10 +281,12 @@ impl Look<'_> {
             });
             self.ask(
                 &open,
+                seen,
+                watcher,
                 &mut |ip, reply| begin(prober, ip, "snmp", &settings, reply),
-                &mut |ip, finding| {
+                &mut |found, ip, finding| {
                     if finding.status == Status::Online {
-                        seen.entry(ip).or_default().snmp = Some(SnmpEvidence {
+                        found.entry(ip).or_default().snmp = Some(SnmpEvidence {
                             description: text(&finding, "sys_descr").unwrap_or_default(),
                             object_id: text(&finding, "sys_object_id"),
                             own_community: community.expose() != PUBLIC,
@@ -224,16 +302,19 @@ impl Look<'_> {
         targets: &[IpAddr],
         ports: &[u16],
         prober: &dyn Prober,
-        seen: &mut BTreeMap<IpAddr, Evidence>,
+        seen: &mut Seen,
+        watcher: &mut dyn Watcher,
     ) {
         for &port in ports {
             let settings = json!({"port": port, "timeout_s": 1});
             self.ask(
                 targets,
+                seen,
+                watcher,
                 &mut |ip, reply| begin(prober, ip, "tcp", &settings, reply),
-                &mut |ip, finding| {
+                &mut |found, ip, finding| {
                     if finding.status == Status::Online {
-                        seen.entry(ip).or_default().ports.insert(port);
+                        found.entry(ip).or_default().ports.insert(port);
                     }
                 },
             );
@@ -242,13 +323,16 @@ impl Look<'_> {
 
     /// Asks whether projectors of class 2 are at `targets`, and all that hear
     /// a broadcast.
-    fn search(&mut self, targets: &[IpAddr], broadcast: bool) {
+    fn search(&mut self, targets: &[IpAddr], broadcast: bool, watcher: &dyn Watcher) {
         let Some(search) = &mut self.search else {
             return;
         };
         let broadcasts: &[Ipv4Addr] = if broadcast { self.broadcasts } else { &[] };
         let broadcasts = broadcasts.iter().copied().map(IpAddr::from);
         for ip in broadcasts.chain(targets.iter().copied()) {
+            if watcher.is_over() {
+                return;
+            }
             if ip.is_ipv4() {
                 self.pace.turn();
                 search.ask(SocketAddr::new(ip, PJLINK_PORT));
@@ -258,30 +342,35 @@ impl Look<'_> {
     }
 
     /// Waits for the last answers to the search: who answered.
-    fn searched(
-        &mut self,
-        seen: &mut BTreeMap<IpAddr, Evidence>,
-        says: &mut dyn FnMut(&str),
-    ) -> Vec<IpAddr> {
+    fn searched(&mut self, seen: &mut Seen, watcher: &mut dyn Watcher) -> Vec<IpAddr> {
         let mut searched = Vec::new();
-        let Some(search) = self.search.take() else {
+        let Some(mut search) = self.search.take() else {
             return searched;
         };
-        let left = search.left(self.search_wait);
-        if !left.is_zero() {
+        let mut said = None;
+        loop {
+            search.hear();
+            let left = search.left(self.search_wait);
+            if left.is_zero() || watcher.is_over() {
+                break;
+            }
             let seconds = left.as_secs() + 1;
-            says(&format!(
-                "PJLink search: a projector may take 10 s to answer, {seconds} s more"
-            ));
+            if said.replace(seconds) != Some(seconds) {
+                watcher.begins(&format!(
+                    "PJLink search: a projector may take 10 s to answer, {seconds} s more"
+                ));
+            }
+            watcher.counts(0, 0, seen.found.len());
+            std::thread::sleep(LOOK_EVERY.min(left));
         }
-        let found = search.finish(self.search_wait).unwrap_or_else(|error| {
-            says(&format!("PJLink search: {error}"));
+        let found = search.finish(Duration::ZERO).unwrap_or_else(|error| {
+            watcher.notes(&format!("PJLink search: {error}"));
             Vec::new()
         });
         for answer in found {
             // One that heard a broadcast may be of another network.
             if self.addresses.binary_search(&answer.ip).is_ok() {
-                let evidence = seen.entry(answer.ip).or_default();
+                let evidence = seen.found.entry(answer.ip).or_default();
                 evidence.searched = true;
                 let MacAddr(a, b, c, d, e, f) = answer.mac;
                 evidence.mac.get_or_insert(Mac([a, b, c, d, e, f]));
@@ -295,21 +384,33 @@ impl Look<'_> {
         &mut self,
         targets: &[IpAddr],
         prober: &dyn Prober,
-        seen: &mut BTreeMap<IpAddr, Evidence>,
+        seen: &mut Seen,
+        watcher: &mut dyn Watcher,
     ) {
-        let settings = json!({});
+        let password = self.password;
+        let settings = match password {
+            Some(password) => json!({"password": password.expose()}),
+            None => json!({}),
+        };
         self.ask(
             targets,
+            seen,
+            watcher,
             &mut |ip, reply| begin(prober, ip, "pjlink", &settings, reply),
-            &mut |ip, finding| {
+            &mut |found, ip, finding| {
                 // What takes connections there and speaks something else is
                 // no projector.
                 if finding.status == Status::Online {
-                    seen.entry(ip).or_default().pjlink = Some(PjlinkEvidence {
+                    let refusal = Refusal::of(&finding).map(|refusal| match password {
+                        Some(_) => refusal,
+                        // What it says to one that brings none.
+                        None => Refusal::PasswordWanted,
+                    });
+                    found.entry(ip).or_default().pjlink = Some(PjlinkEvidence {
                         manufacturer: text(&finding, "pjlink_manufacturer"),
                         product: text(&finding, "pjlink_model"),
                         name: text(&finding, "pjlink_name"),
-                        locked: finding.metrics.get("pjlink_auth") == Some(&Value::Bool(true)),
+                        refusal,
                     });
                 }
             },
@@ -373,18 +474,58 @@ mod tests {
             .collect()
     }
 
-    fn look(count: u16, rate: u32) -> (BTreeMap<IpAddr, Evidence>, Vec<(IpAddr, String)>) {
+    /// Has enough once this much was found; notes what it is told.
+    struct Enough {
+        found: usize,
+        over: bool,
+        told: Vec<(usize, usize, usize)>,
+    }
+
+    impl Enough {
+        fn at(found: usize) -> Self {
+            Self {
+                found,
+                over: false,
+                told: Vec::new(),
+            }
+        }
+    }
+
+    impl Watcher for Enough {
+        fn begins(&mut self, _: &str) {}
+
+        fn notes(&mut self, _: &str) {}
+
+        fn counts(&mut self, asked: usize, of: usize, found: usize) {
+            self.told.push((asked, of, found));
+            self.over |= found >= self.found;
+        }
+
+        fn is_over(&self) -> bool {
+            self.over
+        }
+    }
+
+    fn look(count: u16, rate: u32) -> (Evidences, Vec<(IpAddr, String)>) {
+        let (seen, asked) = watched(count, rate, &mut Enough::at(usize::MAX));
+        assert!(!seen.cut_short);
+        assert_eq!(seen.asked, usize::from(count));
+        (seen.found, asked)
+    }
+
+    fn watched(count: u16, rate: u32, watcher: &mut dyn Watcher) -> (Seen, Vec<(IpAddr, String)>) {
         let prober = Simulated::default();
         let addresses = addresses(count);
         let seen = Look {
             addresses: &addresses,
             broadcasts: &[],
             communities: &[Secret::new("public"), Secret::new("own")],
+            password: None,
             pace: Pace::new(rate),
             search: None,
             search_wait: Duration::ZERO,
         }
-        .run(&prober, &mut |_| {});
+        .run(&prober, watcher);
         (seen, prober.0.into_inner().unwrap())
     }
 
@@ -407,6 +548,17 @@ mod tests {
                 .count()
         };
         assert_eq!((snmp(at(2)), snmp(at(1))), (1, 2));
+    }
+
+    #[test]
+    fn who_has_enough_gets_what_was_found_until_then() {
+        let mut enough = Enough::at(1);
+        let (seen, asked) = watched(12, 10_000, &mut enough);
+        assert!(seen.cut_short);
+        assert!(seen.found.contains_key(&addresses(12)[1]));
+        // The first answer comes with the second address asked.
+        assert_eq!((seen.asked, asked.len()), (2, 2));
+        assert_eq!(enough.told, [(1, 12, 0), (2, 12, 1)]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use av_proto::text::excerpt;
 use serde_json::json;
 
 use super::maker::{Mac, Makers};
+use crate::pjlink::refusal::Refusal;
 
 /// The PJLink port (JBMIA, PJLink specification, section 2).
 pub const PJLINK_PORT: u16 = 4352;
@@ -50,8 +51,8 @@ pub struct PjlinkEvidence {
     pub product: Option<String>,
     /// `NAME`.
     pub name: Option<String>,
-    /// It wants a password, which nobody gave.
-    pub locked: bool,
+    /// Why it tells nothing.
+    pub refusal: Option<Refusal>,
 }
 
 impl Evidence {
@@ -365,10 +366,13 @@ fn lines(evidence: &Evidence, makers: &Makers) -> Vec<String> {
             .flatten()
             .map(String::as_str)
             .collect();
-        lines.push(match (parts.is_empty(), pjlink.locked) {
+        lines.push(match (parts.is_empty(), pjlink.refusal) {
             (false, _) => format!("PJLink: {}", parts.join(", ")),
-            (true, true) => "PJLink: wants a password".to_owned(),
-            (true, false) => "PJLink: answers".to_owned(),
+            (true, Some(Refusal::PasswordWanted)) => "PJLink: wants a password".to_owned(),
+            (true, Some(Refusal::WrongPassword)) => {
+                "PJLink: refuses the password that was tried".to_owned()
+            }
+            (true, None) => "PJLink: answers".to_owned(),
         });
     }
     if evidence.searched {
@@ -432,7 +436,7 @@ mod tests {
                 manufacturer: text(manufacturer),
                 product: text(product),
                 name: text(name),
-                locked: manufacturer.is_empty(),
+                refusal: manufacturer.is_empty().then_some(Refusal::PasswordWanted),
             }),
             ports: [80, PJLINK_PORT].into(),
             ..Evidence::default()

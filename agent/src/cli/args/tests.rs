@@ -138,14 +138,14 @@ fn each_command_gets_what_it_is_told() {
         (
             "discover 10.0.0.1 10.0.1.0/30",
             "Discover(Arguments { networks: [One(10.0.0.1), Whole(10.0.1.1, 10.0.1.2, \
-             10.0.1.3)], rate: 100, search_wait: 11s, community_env: [], json: false, \
+             10.0.1.3)], rate: 100, search_wait: 11s, community_env: [], password_env: None, json: false, \
              suggest: false, quiet: false })",
         ),
         (
             "discover ::1 --rate 7 --search-wait 0 --community-env A --community-env B --json \
              --suggest -q",
             "Discover(Arguments { networks: [One(::1)], rate: 7, search_wait: 0ns, community_env: \
-             [\"A\", \"B\"], json: true, suggest: true, quiet: true })",
+             [\"A\", \"B\"], password_env: None, json: true, suggest: true, quiet: true })",
         ),
         (
             "status",
