@@ -5,11 +5,13 @@ use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use av_proto::text::excerpt;
 use jiff::Timestamp;
+use nix::unistd::seteuid;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -35,6 +37,59 @@ pub enum BackupError {
     /// Anything else, said in full.
     #[error("{0}")]
     Refused(String),
+}
+
+/// Who connects to the database, where that is not the user whose files are
+/// read and written: over the socket PostgreSQL asks the system who it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// The user's name.
+    pub name: String,
+    /// The user's home.
+    pub home: PathBuf,
+    /// The user's number.
+    pub uid: u32,
+    /// The number of the user's group.
+    pub gid: u32,
+}
+
+impl Account {
+    /// Does something as this user.
+    fn act<T>(&self, work: impl FnOnce() -> T) -> Result<T, BackupError> {
+        let failed = |error: nix::Error| {
+            BackupError::Refused(format!(
+                "the user {:?} cannot be become: {error}",
+                self.name
+            ))
+        };
+        let own = nix::unistd::geteuid();
+        seteuid(self.uid.into()).map_err(failed)?;
+        let done = work();
+        seteuid(own).map_err(failed)?;
+        Ok(done)
+    }
+
+    /// Starts a program as this user.
+    fn lend(account: Option<&Self>, command: &mut Command) {
+        if let Some(Self {
+            name,
+            home,
+            uid,
+            gid,
+        }) = account
+        {
+            command.uid(*uid).gid(*gid);
+            command.env("HOME", home).env("USER", name);
+        }
+    }
+}
+
+fn open(connector: &Connector, account: Option<&Account>) -> Result<Session, BackupError> {
+    let opened = match account {
+        None => Session::open(connector),
+        Some(account) => account.act(|| Session::open(connector))?,
+    };
+    Ok(opened?)
 }
 
 /// What a dump holds.
@@ -148,7 +203,12 @@ impl Content {
 ///
 /// # Errors
 /// [`BackupError`]; then nothing is left behind.
-pub fn backup(connector: &Connector, file: &Path, now: Timestamp) -> Result<String, BackupError> {
+pub fn backup(
+    connector: &Connector,
+    account: Option<&Account>,
+    file: &Path,
+    now: Timestamp,
+) -> Result<String, BackupError> {
     let manifest_file = beside(file, MANIFEST);
     for existing in [file, &manifest_file] {
         if existing.exists() {
@@ -158,7 +218,7 @@ pub fn backup(connector: &Connector, file: &Path, now: Timestamp) -> Result<Stri
             )));
         }
     }
-    let mut session = Session::open(connector)?;
+    let mut session = open(connector, account)?;
     let mut view = session.view()?;
     let schema_version = view.schema_version()?.ok_or_else(|| {
         BackupError::Refused(format!(
@@ -169,7 +229,9 @@ pub fn backup(connector: &Connector, file: &Path, now: Timestamp) -> Result<Stri
     let snapshot = view.export()?;
     let part = Part::new(beside(file, ".part"));
     let dump = part.create()?;
-    let output = tool("pg_dump", connector)?
+    let mut pg_dump = tool("pg_dump", connector)?;
+    Account::lend(account, &mut pg_dump);
+    let output = pg_dump
         .args([
             "--format=custom",
             "--no-password",
@@ -227,7 +289,12 @@ pub fn backup(connector: &Connector, file: &Path, now: Timestamp) -> Result<Stri
 /// # Errors
 /// [`BackupError`]. The database is as it was before, unless the message says
 /// that what is there differs.
-pub fn restore(connector: &Connector, file: &Path, force: bool) -> Result<String, BackupError> {
+pub fn restore(
+    connector: &Connector,
+    account: Option<&Account>,
+    file: &Path,
+    force: bool,
+) -> Result<String, BackupError> {
     let manifest_file = beside(file, MANIFEST);
     let text = std::fs::read_to_string(&manifest_file)
         .map_err(|error| BackupError::File(manifest_file.clone(), error))?;
@@ -250,7 +317,7 @@ pub fn restore(connector: &Connector, file: &Path, force: bool) -> Result<String
             manifest_file.display()
         )));
     }
-    let mut session = Session::open(connector)?;
+    let mut session = open(connector, account)?;
     let occupied = session.occupied()?;
     if occupied.backends > 0 {
         return Err(BackupError::Refused(format!(
@@ -266,7 +333,7 @@ pub fn restore(connector: &Connector, file: &Path, force: bool) -> Result<String
         )));
     }
     let emptying = session.emptying()?;
-    put_back(connector, file, &emptying)?;
+    put_back(connector, account, file, &emptying)?;
     let found = Content::read(&mut session.view()?)?;
     let differences = manifest.content.differences(&found);
     if !differences.is_empty() {
@@ -295,10 +362,17 @@ pub fn restore(connector: &Connector, file: &Path, force: bool) -> Result<String
 /// `pg_restore` as SQL into `psql`, in a transaction that begins with what
 /// empties the database: the old content goes with the commit alone, which is
 /// sent when `pg_restore` ended well.
-fn put_back(connector: &Connector, file: &Path, emptying: &str) -> Result<(), BackupError> {
+fn put_back(
+    connector: &Connector,
+    account: Option<&Account>,
+    file: &Path,
+    emptying: &str,
+) -> Result<(), BackupError> {
     let failed =
         |program: &str, error: std::io::Error| BackupError::Refused(format!("{program}: {error}"));
-    let mut psql = tool("psql", connector)?
+    let mut psql = tool("psql", connector)?;
+    Account::lend(account, &mut psql);
+    let mut psql = psql
         .args(["--no-psqlrc", "--quiet", "--no-password", "--file=-"])
         .args(["--set=ON_ERROR_STOP=1", "--output=/dev/null"])
         .stdin(Stdio::piped())

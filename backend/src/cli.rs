@@ -1,6 +1,8 @@
 //! The command line: arguments in, exit code out.
 
+mod account;
 mod chosen;
+mod env_file;
 
 use std::fmt;
 use std::io::{Read, Write, stdin, stdout};
@@ -14,9 +16,10 @@ use av_proto::text::one_line;
 use clap::{Args, Parser, Subcommand};
 use jiff::Timestamp;
 
+use self::account::{EnvFile, Prepared, Work};
 use self::chosen::PasswordSource;
 use crate::admin::{self, Settings, password};
-use crate::backup;
+use crate::backup::{self, Account};
 use crate::check;
 use crate::http::ClientCertificates;
 use crate::notify::{self, Mail};
@@ -34,6 +37,8 @@ use crate::upkeep;
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    env_file: EnvFile,
 }
 
 #[derive(Debug, Subcommand)]
@@ -184,7 +189,7 @@ impl From<RoleName> for Role {
 
 #[derive(Debug, Args)]
 struct Database {
-    /// The database: postgres://USER:PASSWORD@HOST:5432/DATABASE
+    /// The database: postgres://USER:PASSWORD@HOST:5432/DATABASE, or "host=/run/postgresql user=av-backend dbname=av"
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
     database_url: Option<String>,
 }
@@ -274,6 +279,37 @@ impl Upkeep {
     }
 }
 
+impl Command {
+    /// What it does as whom, where root types it.
+    fn work(&self) -> Work {
+        match self {
+            Self::Hash { .. } | Self::CheckConfig { .. } => Work::Alone,
+            Self::Serve { .. } | Self::Migrate { .. } | Self::Site(_) | Self::User(_) => {
+                Work::AsUser
+            }
+            Self::Backup { .. } | Self::Restore { .. } => Work::WithFiles,
+        }
+    }
+
+    /// The address of the database, where the command has one.
+    fn database_url(&self) -> Option<&str> {
+        let database = match self {
+            Self::Hash { .. } | Self::CheckConfig { .. } => return None,
+            Self::Serve { database, .. }
+            | Self::Migrate { database }
+            | Self::Backup { database, .. }
+            | Self::Restore { database, .. }
+            | Self::Site(SiteCommand::Add { database, .. } | SiteCommand::List { database })
+            | Self::User(
+                UserCommand::Add { database, .. }
+                | UserCommand::Password { database, .. }
+                | UserCommand::List { database },
+            ) => database,
+        };
+        database.database_url.as_deref()
+    }
+}
+
 /// An error for the person at the terminal, with the exit code.
 struct Failure {
     message: String,
@@ -301,7 +337,19 @@ impl Failure {
 pub fn run() -> ExitCode {
     // The schema says at each start what is there already: no news.
     av_service::journal::logger("info,postgres=warn").init();
-    match execute(Cli::parse().command) {
+    let Cli { command, env_file } = Cli::parse();
+    let done = env_file
+        .prepare(command.work())
+        .and_then(|prepared| match prepared {
+            Prepared::Go(account) => execute(command, account.as_ref()),
+            // Where it is said by hand, the file is not missed.
+            Prepared::Unreadable(_) if command.database_url().is_some() => execute(command, None),
+            Prepared::Unreadable(file) => Err(Failure::unreadable(format!(
+                "DATABASE_URL is not set, and this user may not read {}: type the command with sudo",
+                file.display()
+            ))),
+        });
+    match done {
         Ok(code) => code,
         Err(failure) => {
             eprintln!("av-backend: {}", failure.message);
@@ -310,7 +358,7 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn execute(command: Command) -> Result<ExitCode, Failure> {
+fn execute(command: Command, account: Option<&Account>) -> Result<ExitCode, Failure> {
     match command {
         Command::Serve {
             database,
@@ -349,14 +397,17 @@ fn execute(command: Command) -> Result<ExitCode, Failure> {
         }
         Command::Migrate { database } => migrate(database)?,
         Command::Backup { file, database } => print(
-            &backup::backup(&database.connector()?, &file, Timestamp::now())
+            &backup::backup(&database.connector()?, account, &file, Timestamp::now())
                 .map_err(Failure::new)?,
         )?,
         Command::Restore {
             file,
             force,
             database,
-        } => print(&backup::restore(&database.connector()?, &file, force).map_err(Failure::new)?)?,
+        } => print(
+            &backup::restore(&database.connector()?, account, &file, force)
+                .map_err(Failure::new)?,
+        )?,
         Command::Site(SiteCommand::Add {
             name,
             timezone,
@@ -385,7 +436,7 @@ impl Database {
     fn connector(self) -> Result<Connector, Failure> {
         let url = self.database_url.filter(|url| !url.is_empty()).ok_or_else(|| {
             Failure::new(
-                "DATABASE_URL is not set: set it to postgres://USER:PASSWORD@HOST:5432/DATABASE",
+                "DATABASE_URL is not set: set it, in /etc/av-monitoring/backend.env, to postgres://USER:PASSWORD@HOST:5432/DATABASE or, for the socket, to \"host=/run/postgresql user=av-backend dbname=av\"",
             )
         })?;
         Connector::parse(&url).map_err(Failure::new)

@@ -253,6 +253,12 @@ impl Cluster {
         &self.bin
     }
 
+    /// The folder of its socket, which is its owner's alone.
+    #[must_use]
+    pub fn socket_folder(&self) -> PathBuf {
+        self.data()
+    }
+
     /// The port on 127.0.0.1.
     #[must_use]
     pub fn port(&self) -> u16 {

@@ -351,6 +351,8 @@ pub fn http(
 pub fn backend_command(database_url: &str) -> Command {
     let mut command = Command::new(binary("av-backend"));
     command.env("DATABASE_URL", database_url);
+    // Not what a unit of this machine has.
+    command.env("AV_ENV_FILE", "").env_remove("AV_INSTANCE");
     command.env_remove("RUST_LOG");
     command
 }
