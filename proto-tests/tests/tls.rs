@@ -44,7 +44,10 @@ struct Scene {
 
 #[derive(Clone, Copy, PartialEq)]
 enum Proxy {
+    /// In one process, which ends with the test.
     Nginx,
+    /// As it runs on a machine: its worker is another one after a reload.
+    NginxWithWorker,
     Caddy,
 }
 
@@ -153,7 +156,7 @@ impl Scene {
 fn start(proxy: Proxy, certificates: bool, dir: &TempDir, port: u16, backend: &str) -> Process {
     let here = dir.path().display().to_string();
     let name = match proxy {
-        Proxy::Nginx => "nginx.conf",
+        Proxy::Nginx | Proxy::NginxWithWorker => "nginx.conf",
         Proxy::Caddy => "Caddyfile",
     };
     let text = fs::read_to_string(workspace().join("docs/proxy").join(name)).unwrap();
@@ -168,7 +171,7 @@ fn start(proxy: Proxy, certificates: bool, dir: &TempDir, port: u16, backend: &s
         &[("127.0.0.1:8000", backend), ("/etc/ssl/av", here.clone())],
     );
     match proxy {
-        Proxy::Nginx => {
+        Proxy::Nginx | Proxy::NginxWithWorker => {
             let text = replaced(
                 text,
                 &[
@@ -181,7 +184,7 @@ fn start(proxy: Proxy, certificates: bool, dir: &TempDir, port: u16, backend: &s
                         "    listen 443 ssl",
                         format!("    listen 127.0.0.1:{port} ssl"),
                     ),
-                    ("    listen [::]:443 ssl http2;\n", String::new()),
+                    ("    listen [::]:443 ssl;\n", String::new()),
                     ("av.example.org", "localhost".to_owned()),
                     ("/var/log/nginx", here.clone()),
                 ],
@@ -190,9 +193,14 @@ fn start(proxy: Proxy, certificates: bool, dir: &TempDir, port: u16, backend: &s
             let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
                 .map(|name| format!("{name}_temp_path {here}/{name};"))
                 .concat();
-            // Its workers go with it: there is one process.
+            // Where there is no worker, nothing outlives the process.
+            let processes = match proxy {
+                // A worker of root's is of a user who may not look into the folder.
+                Proxy::NginxWithWorker => "worker_processes 1; user root root;",
+                _ => "master_process off;",
+            };
             let main = format!(
-                "daemon off; master_process off; pid {here}/nginx.pid; error_log {here}/main.log;\n\
+                "daemon off; {processes} pid {here}/nginx.pid; error_log {here}/main.log;\n\
                  events {{}}\nhttp {{ {temporary} include {here}/site.conf; }}\n"
             );
             let main_file = dir.path().join("nginx.conf");
@@ -275,7 +283,7 @@ fn syncs_and_reports(proxy: Proxy) {
     let process = elsewhere.process.as_ref().unwrap();
     // Caddy has no certificate for a client that names no host.
     let said = match proxy {
-        Proxy::Nginx => "certificate is that of another name",
+        Proxy::Nginx | Proxy::NginxWithWorker => "certificate is that of another name",
         Proxy::Caddy => "❌ Config sync failed: backend not reachable",
     };
     process.wait_for_log(said, 1);
@@ -334,7 +342,7 @@ fn demands_certificates(proxy: Proxy) {
     agent.start();
     let process = agent.process.as_ref().unwrap();
     let said = match proxy {
-        Proxy::Nginx => refused,
+        Proxy::Nginx | Proxy::NginxWithWorker => refused,
         Proxy::Caddy => "❌ Config sync failed: backend not reachable",
     };
     process.wait_for_log(said, 1);
@@ -493,6 +501,71 @@ fn nginx_demands_a_client_certificate() {
 #[test]
 fn caddy_demands_a_client_certificate() {
     demands_certificates(Proxy::Caddy);
+}
+
+impl Drop for Scene {
+    /// A worker outlives a master that is killed.
+    fn drop(&mut self) {
+        let workers = workers(self);
+        self.proxy.kill();
+        if !workers.is_empty() {
+            let _ = Command::new("kill").arg("-KILL").args(workers).status();
+        }
+    }
+}
+
+/// The process ids of the proxy's workers.
+fn workers(scene: &Scene) -> Vec<String> {
+    let master = scene.proxy.id();
+    let children = fs::read_to_string(format!("/proc/{master}/task/{master}/children"));
+    let children = children.unwrap_or_default();
+    children.split_whitespace().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_reload_of_nginx_ends_the_session_of_a_revoked_agent() {
+    const NUMBER: u64 = 7;
+    let mut scene = Scene::start(Proxy::NginxWithWorker, true);
+    let (certificate, key) = scene.agents.issue_to("Paris", NUMBER);
+    let mut agent = scene.agent();
+    agent.set("AV_CLIENT_CERT", &scene.file("paris.pem", &certificate));
+    agent.set("AV_CLIENT_KEY", &scene.file("paris.key", &key));
+    agent.start();
+    wait_reported(&mut scene, &agent);
+    // The same certificate in a client that keeps its connection and its
+    // session.
+    let client = Https::with_certificate(&scene, &certificate, &key);
+    let headers = [("X-Site-Token", TOKEN)];
+    for _ in 0..2 {
+        assert_eq!(client.send("GET", "/config", &headers, b"").0, 200);
+    }
+    let before = workers(&scene);
+    assert!(!before.is_empty());
+    scene.file(
+        "agents-crl.pem",
+        &scene.agents.revocations(&[REVOKED, NUMBER]),
+    );
+    // The list is read at a reload.
+    assert_eq!(client.send("GET", "/config", &headers, b"").0, 200);
+    scene.proxy.signal("HUP");
+    scene.proxy.wait_for("the workers are others", || {
+        let now = workers(&scene);
+        (!now.is_empty() && now.iter().all(|worker| !before.contains(worker))).then_some(())
+    });
+    // The first word on a connection that was closed meanwhile may be lost.
+    let (status, body) = client
+        .try_send("GET", "/config", &headers, b"")
+        .or_else(|_| client.try_send("GET", "/config", &headers, b""))
+        .unwrap();
+    assert_eq!(status, 403, "{body}");
+    assert!(body.contains("a valid client certificate is demanded"));
+    let process = agent.process.as_ref().unwrap();
+    let refused = "the backend answered 403: a valid client certificate is demanded of agents";
+    process.wait_for_log(refused, 1);
+    // Another certificate of the same site is as good as ever.
+    let (certificate, key) = scene.agents.issue_to("Paris", NUMBER + 1);
+    let other = Https::with_certificate(&scene, &certificate, &key);
+    assert_eq!(other.send("GET", "/config", &headers, b"").0, 200);
 }
 
 #[test]

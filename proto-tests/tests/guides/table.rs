@@ -693,6 +693,16 @@ pub const TABLE: &[Entry] = &[
             ..PLAIN
         },
     ),
+    machine(
+        TLS,
+        "install -d -m 755 /etc/ssl/av",
+        "files of a proxy of the system; scripts/test-systemd.sh puts them in place",
+    ),
+    machine(
+        TLS,
+        "curl https://av.example.org/health",
+        "a proxy of the system; scripts/test-systemd.sh reloads it",
+    ),
     run(TLS, "-keyout av-ca.key", PLAIN),
     run(
         TLS,
@@ -736,17 +746,38 @@ pub const TABLE: &[Entry] = &[
     ),
     run(
         TLS,
+        "systemctl restart av-agent\n",
+        Steps {
+            after: "synced() { journalctl -u av-agent | grep 'Config'; }; within synced",
+            ..PLAIN
+        },
+    ),
+    run(
+        TLS,
+        "agents.crlnumber",
+        Steps {
+            after: "openssl crl -noout -CAfile agents-ca.pem -in agents-crl.pem",
+            shows: &["verify OK"],
+            ..PLAIN
+        },
+    ),
+    run(
+        TLS,
         "sed -i 's/^#cert#//'",
         Steps {
-            before: "cp \"$WORKSPACE/docs/proxy/nginx.conf\" \"$ROOT/etc/nginx/conf.d/av.conf\"",
+            before: "cp \"$WORKSPACE/docs/proxy/nginx.conf\" \"$ROOT/etc/nginx/conf.d/av.conf\"\n\
+                nginx() { true; }; systemctl() { true; }",
+            swaps: &[("/etc/ssl/av/", "@ROOT@/")],
             after: "grep -q '^    ssl_verify_client' \"$ROOT/etc/nginx/conf.d/av.conf\"",
             ..PLAIN
         },
     ),
     run(
         TLS,
-        "-gencrl",
+        "-revoke paris.pem",
         Steps {
+            before: "systemctl() { true; }",
+            swaps: &[("/etc/ssl/av/", "@ROOT@/")],
             after: "openssl verify -crl_check -CAfile <(cat agents-ca.pem agents-crl.pem) paris.pem 2>&1 || echo \"ended with $?\"",
             shows: &["certificate revoked", "ended with 2"],
             ..PLAIN
@@ -763,6 +794,14 @@ pub const TABLE: &[Entry] = &[
                     ask -H 'X-Client-Certificate-Subject: CN=Site Lyon'\n\
                     ask",
             shows: &["200\n403\n403\n"],
+            ..PLAIN
+        },
+    ),
+    run(
+        TLS,
+        "systemctl restart 'av-backend*'",
+        Steps {
+            swaps: &[("'av-backend*'", "av-backend")],
             ..PLAIN
         },
     ),
