@@ -63,7 +63,7 @@ while [ $# -gt 0 ]; do
 done
 
 site=Demo
-web_user=demo
+web_user='admin'
 password=demo
 community=demo
 
@@ -137,14 +137,11 @@ as_pg_user() {
     fi
 }
 
-# The folder of the database, made for the user that runs it. A checkout in
+# The folder of the database, for the user that runs it. A checkout in
 # root's own folder is out of that user's reach: the database is then under
 # /var/tmp, in a folder that belongs to this checkout.
 if [ -n "$pg_user" ] && ! as_pg_user test -x "$dir"; then
     pg_home=/var/tmp/av-demo-$(id -u)-$(printf '%s' "$dir" | sha256sum | cut -c1-12)
-    mkdir -p "$pg_home"
-    [ "$(stat -c %u "$pg_home")" = "$(id -u)" ] || die "$pg_home belongs to another user. Set DEMO_DIR to another folder."
-    chmod 711 "$pg_home"
 fi
 pg_dir=$pg_home/postgres
 
@@ -198,6 +195,11 @@ unset "${!AV_@}" DATABASE_URL AGENT_CONFIG CONFIG_SYNC_INTERVAL_MIN
 rm -f "$dir"/*.log
 
 # ------------------------------------------------------------- PostgreSQL
+
+# Under /var/tmp another user may have made it.
+mkdir -p "$pg_home"
+[ "$(stat -c %u "$pg_home")" = "$(id -u)" ] || die "$pg_home belongs to another user. Set DEMO_DIR to another folder."
+chmod 711 "$pg_home"
 
 random_word() { od -An -N16 -tx1 /dev/urandom | tr -d ' \n'; }
 

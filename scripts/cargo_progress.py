@@ -12,8 +12,8 @@ import subprocess
 import sys
 import time
 
-# The longest silence, in seconds.
-EVERY = 5.0
+# Seconds between two words.
+EVERY = 4.0
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 BAR = re.compile(r"^(\w+) +\[[=> ]*\] *(.*)$")
 COUNT = re.compile(r"^(\d+)/(\d+)(?:: (.*))?$")

@@ -3,8 +3,9 @@
 # At a terminal it is one line, drawn again; elsewhere a line every few
 # seconds. Part of scripts/lib.sh, which sources it.
 
-# The longest silence, in seconds.
-progress_every=5
+# Seconds between two words. A step that ends just before its next word is
+# followed by one that says nothing yet: the silence is at most twice as long.
+progress_every=4
 
 say() { printf '%s\n' "$*"; }
 

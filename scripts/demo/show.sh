@@ -18,11 +18,12 @@ The demonstration runs. Ctrl-C stops all of it; data stays in $shown.
      user                 $web_user
      password             $the_password
 
-   Click the site $site: five devices, each with its state, which follows by
-   itself. Projecteur Salle 204 answers, and says that its lamp is at its end.
-   "New device": a new projector waits at $net.14 (driver pjlink$port_hint).
-   Within 15 seconds of saving it the agent watches it. "Versions" shows what
-   has changed, and takes it back.
+   a. Click the site $site: five devices, whose states follow by themselves.
+   b. Click Projecteur Salle 204: it is on, and reports a lamp error.
+   c. In the site, "New device" (« Nouvel équipement »): a name, the address
+      $net.14, the kind projector, the driver PJLink$port_hint. Within 15
+      seconds of "Save" the agent watches it.
+   d. In the site, "Versions": what has changed, and the way back.
 
 2. The agent's page       $page_url/
    What the technician sees in the rack, also while the backend is away.
