@@ -13,7 +13,7 @@ use std::time::Duration;
 use av_proto::hash::hash_document;
 use av_proto::schedule::zone;
 use av_proto::text::one_line;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use jiff::Timestamp;
 
 use self::account::{EnvFile, Prepared, Work};
@@ -330,6 +330,13 @@ impl Failure {
             code: 2,
         }
     }
+}
+
+/// The command line as it is declared: what the man pages and completions are
+/// made of.
+#[must_use]
+pub fn declared() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the command line of this process.

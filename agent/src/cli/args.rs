@@ -84,28 +84,34 @@ pub enum Stop {
 
 /// An option, as its line of a help names it.
 #[derive(Debug, Clone, Copy)]
-struct Spec {
+pub struct Spec {
     /// `--watch [<SECONDS>]`.
-    shown: &'static str,
+    pub shown: &'static str,
     /// `watch`.
-    long: &'static str,
+    pub long: &'static str,
     /// `w`.
-    short: Option<char>,
-    value: Value,
+    pub short: Option<char>,
+    /// Whether a value comes after it.
+    pub value: Value,
     /// Whether it may be given again.
-    repeats: bool,
+    pub repeats: bool,
 }
 
+/// What comes after an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Value {
+pub enum Value {
+    /// Nothing.
     None,
+    /// A value that may be left out.
     Optional,
+    /// A value.
     Required,
 }
 
 impl Spec {
     /// Reads a line of a help; `None` where it is no option's.
-    fn of(line: &'static str) -> Option<Self> {
+    #[must_use]
+    pub fn of(line: &'static str) -> Option<Self> {
         let text = line.trim_start();
         // What is said about options begins further to the right.
         if !text.starts_with('-') || line.len() - text.len() > 6 {
@@ -131,7 +137,7 @@ impl Spec {
 }
 
 /// The options in a help.
-fn specs(help: &'static str) -> impl Iterator<Item = Spec> {
+pub fn specs(help: &'static str) -> impl Iterator<Item = Spec> {
     help.lines().filter_map(Spec::of)
 }
 
@@ -143,7 +149,7 @@ pub(super) fn usage(help: &'static str) -> &'static str {
 }
 
 /// The words in the usage, such as `<IP>`, in their order.
-fn places(help: &'static str) -> impl Iterator<Item = &'static str> {
+pub fn places(help: &'static str) -> impl Iterator<Item = &'static str> {
     usage(help)
         .split_whitespace()
         .filter(|word| word.contains('<'))

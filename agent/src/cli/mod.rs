@@ -122,6 +122,18 @@ impl Command {
     /// The commands' names.
     const NAMES: [&str; 6] = ["check", "discover", "enroll", "probe", "status", "sweep"];
 
+    /// What `--help` prints for the program, and then for each command with
+    /// its name: what the man pages and completions are made of.
+    pub fn helps() -> (
+        &'static str,
+        impl Iterator<Item = (&'static str, &'static str)>,
+    ) {
+        let of_commands = Self::NAMES
+            .into_iter()
+            .filter_map(|name| Some((name, help_of(OsStr::new(name)).ok()?)));
+        (HELP, of_commands)
+    }
+
     /// The command of a command line without the program's name; none where
     /// the agent is to run.
     ///
