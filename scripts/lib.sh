@@ -37,17 +37,86 @@ rust_version=1.85
 # shellcheck source=scripts/lints.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lints.sh"
 
-# The folder of the compiler that the next functions look after.
-rust_folder() {
-    realpath -m "${AV_MSRV_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/av-monitoring/rust-$rust_version}"
+# The newest glibc that a published program may ask for, on every architecture:
+# that of Debian 12 and Raspberry Pi OS bookworm. Ubuntu has it since 24.04. It
+# is said here alone; programs are measured against it by scripts/build-deb.sh
+# and scripts/build-arm.sh, and the guides by scripts/test-deb.sh.
+export glibc_promised=2.36
+
+# glibc_of PROGRAM prints the glibc that it asks for, and nothing where it asks
+# for none: the newest version of a symbol that is not weak, and 2.36 for packed
+# relocations (agent/build.rs), which have a name instead of a version. Any
+# readelf reads programs of any architecture.
+glibc_of() {
+    readelf --version-info --wide "$1" |
+        awk '/Name: GLIBC_/ && !/Flags: WEAK/ {
+            sub(/.*Name: GLIBC_/, ""); sub(/ .*/, ""); sub(/^ABI_DT_RELR$/, "2.36")
+            if (/^[0-9.]+$/) print
+        }' | sort -uV | tail -n 1
 }
 
-rust_works() {
-    case $("$1/rustc" --version 2>/dev/null) in
+# Whether one version is another one or newer, as 2.4 and 2.36 are compared.
+at_least() { [ "$(printf '%s\n' "$1" "$2" | sort -V | tail -n 1)" = "$1" ]; }
+
+# use_oldest_rust ROOT [ARCHITECTURE...] makes cargo and rustc of this script
+# those of the oldest Rust promised, with the standard libraries of the named
+# Debian architectures. They come from rustup where it is there, otherwise from
+# Debian's packages. AV_MSRV_DIR names a folder with a rustc, which is taken
+# instead.
+use_oldest_rust() {
+    local root=$1 architecture folder
+    shift
+    if [ -z "${AV_MSRV_DIR:-}" ] && command -v rustup >/dev/null; then
+        if folder=$(get_rustup_rust "$@"); then
+            unset RUSTC
+            PATH=$folder:$PATH
+            return 0
+        fi
+        complain "rustup does not have Rust $rust_version for this: it is taken from Debian's packages."
+    fi
+    if [ $# -eq 0 ] && [ -z "${AV_MSRV_DIR:-}" ] && rust_is rustc; then return 0; fi
+    get_rust "$root"
+    for architecture in "$@"; do
+        get_rust_target "$architecture" "$(arm_triple "$architecture")"
+    done
+    RUSTC=$(rust_folder)/rustc
+    export RUSTC
+}
+
+# Prints the folder of rustup's programs of that version, got where they are
+# missing. It changes neither rustup's default nor rustup itself.
+get_rustup_rust() {
+    local architecture cargo triple std
+    if ! cargo=$(rustup which --toolchain "$rust_version" cargo 2>/dev/null); then
+        complain "Getting Rust $rust_version with rustup"
+        rustup toolchain install "$rust_version" --profile minimal --no-self-update >&2 || return 1
+        cargo=$(rustup which --toolchain "$rust_version" cargo) || return 1
+    fi
+    for architecture in "$@"; do
+        triple=$(arm_triple "$architecture")
+        std=${cargo%/bin/cargo}/lib/rustlib/$triple/lib
+        if [ ! -d "$std" ]; then
+            complain "Getting the standard library for $architecture with rustup"
+            rustup target add --toolchain "$rust_version" "$triple" >&2 || return 1
+        fi
+    done
+    dirname "$cargo"
+}
+
+# Whether a compiler is of that version.
+rust_is() {
+    case $("$1" --version 2>/dev/null) in
     "rustc $rust_version."*) true ;;
     *) false ;;
     esac
 }
+
+# The folder of Debian's compiler, that the next functions look after.
+rust_folder() {
+    realpath -m "${AV_MSRV_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/av-monitoring/rust-$rust_version}"
+}
+
+rust_works() { rust_is "$1/rustc"; }
 
 # The newest build of that version of a package that the package lists have.
 rust_build_of() {
@@ -147,12 +216,6 @@ cargo_tool() {
             "${@:3}" "$name" >&2 || return 1
     fi
     say "$folder/bin/$name"
-}
-
-# The cargo-deb that packs the Debian packages. The newest one may need a newer
-# Rust than is promised, so its version is said here.
-get_cargo_deb() {
-    cargo_tool cargo-deb 3.8.0 --no-default-features --features lzma || die "cargo-deb cannot be had."
 }
 
 # The cargo-deny that reads deny.toml.

@@ -72,7 +72,7 @@ missing_web_packages() {
 
 # And for building the Debian packages.
 missing_deb_packages() {
-    has dpkg-shlibdeps || lack dpkg-dev 'dpkg-dev (dpkg-shlibdeps)'
+    has readelf || lack binutils 'binutils (readelf)'
 }
 
 # Prints names on one line, a comma between them.
