@@ -228,6 +228,7 @@ if [ "$deny" = yes ]; then
     step 'cargo deny' deny_check
 fi
 step 'systemd units' scripts/test-units.sh
+step 'lints' scripts/test-lints.sh
 step 'demonstration' scripts/test-demo.sh
 step 'cargo test' tests
 if [ "$arm" = yes ]; then
