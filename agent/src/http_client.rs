@@ -5,7 +5,6 @@ use std::io::ErrorKind;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use av_proto::FieldError;
 use av_proto::secret::Secret;
 use av_proto::text::excerpt;
 use jiff::Timestamp;
@@ -164,17 +163,6 @@ impl HttpClient {
                 loaded: Mutex::new(None),
             }),
         }
-    }
-
-    /// A client for a command: with the files that the environment names.
-    ///
-    /// # Errors
-    /// The variable that is not valid, and why.
-    pub fn from_env() -> Result<Self, FieldError> {
-        let files = TlsFiles::from_lookup(|name| {
-            std::env::var(name).ok().filter(|value| !value.is_empty())
-        })?;
-        Ok(Self::with_tls(files))
     }
 
     fn agent(&self, url: &str) -> Result<Agent, ExchangeError> {

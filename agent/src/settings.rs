@@ -49,7 +49,11 @@ impl Settings {
         Self::from_lookup(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
     }
 
-    fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, FieldError> {
+    /// Reads the settings from where `lookup` finds variables.
+    ///
+    /// # Errors
+    /// The variable that is not valid, and why.
+    pub fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, FieldError> {
         let number = |name: &str, default: f64, least: f64, most: f64| match lookup(name) {
             None => Ok(default),
             Some(text) => match text.trim().parse::<f64>() {

@@ -12,6 +12,7 @@ use av_proto::suggestion::{FOUND_MAX, Found, Suggestions};
 use serde::{Deserialize, Serialize};
 
 use super::args::{ArgsError, Given};
+use super::installed::{Environment, explained};
 use super::output::{self, DOUBTFUL, FAINT, GOOD};
 use super::progress::Progress;
 use super::table::{Cell, Table};
@@ -22,7 +23,7 @@ use crate::discover::maker::Makers;
 use crate::discover::network::{ADDRESSES_MAX, Network, addresses};
 use crate::discover::proposal::{Evidence, PJLINK_PORT, propose};
 use crate::driver::Drivers;
-use crate::http_client::{HttpClient, error_of};
+use crate::http_client::error_of;
 use crate::pjlink::refusal::Refusal;
 use crate::pjlink::search::{Hearing, Search, WAIT};
 use crate::supervisor::Health;
@@ -123,7 +124,11 @@ pub fn run(arguments: &Arguments) -> Outcome {
         .filter_map(|network| network.broadcast())
         .collect();
     // Before the work, not after it.
-    let identity = arguments.suggest.then(identity).transpose()?;
+    let environment = Environment::here();
+    let identity = arguments
+        .suggest
+        .then(|| identity(&environment))
+        .transpose()?;
     let communities = communities(&arguments.community_env)?;
     let password = password(arguments.password_env.as_deref())?;
     let health = Health::default();
@@ -172,7 +177,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     }
     if let Some((identity, site_name)) = identity {
         let all: Vec<Found> = found.into_iter().map(|(found, _)| found).collect();
-        let taken = suggest(&identity, &site_name, &all)?;
+        let taken = suggest(&environment, &identity, &site_name, &all)?;
         if !arguments.json {
             output::print(&format!(
                 "{GOOD}suggested{GOOD:#} to {}: {} new or changed, {} known, {} configured already\n",
@@ -201,12 +206,13 @@ fn search(wait: Duration) -> Result<Option<Search>, String> {
 }
 
 /// The running configuration's identity and the site's name.
-fn identity() -> Result<(Identity, String), String> {
-    let path = super::config_path();
+fn identity(environment: &Environment) -> Result<(Identity, String), String> {
+    let path = environment.config_path();
     let shown = path.display();
     let content = std::fs::read(&path).map_err(|error| {
         format!(
-            "{shown}: {error}; --suggest takes the backend and the token from it (AGENT_CONFIG)"
+            "{}; --suggest takes the backend and the token from it (AGENT_CONFIG)",
+            explained(&path, &error)
         )
     })?;
     let (identity, site) = parse(&content).map_err(|error| format!("{shown}: {error}"))?;
@@ -326,8 +332,13 @@ struct Taken {
     configured: u64,
 }
 
-fn suggest(identity: &Identity, site_name: &str, found: &[Found]) -> Result<Taken, String> {
-    let client = HttpClient::from_env().map_err(|error| error.to_string())?;
+fn suggest(
+    environment: &Environment,
+    identity: &Identity,
+    site_name: &str,
+    found: &[Found],
+) -> Result<Taken, String> {
+    let client = environment.client().map_err(|error| error.to_string())?;
     let mut sum = Taken::default();
     for part in found.chunks(FOUND_MAX) {
         let body = serde_json::to_vec(&Suggestions {

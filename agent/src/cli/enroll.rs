@@ -11,17 +11,17 @@ use av_proto::text::one_line;
 use serde::Deserialize;
 
 use super::args::{ArgsError, Given};
+use super::check::unreachable_advice;
+use super::installed::{Environment, explained};
 use super::output::{self, DOUBTFUL, GOOD, HEADING};
 use super::{Exit, Outcome};
 use crate::config::{BackendUrl, parse};
 use crate::durable::{sibling, write_atomic};
-use crate::http_client::{Answer, HttpClient, error_of};
+use crate::http_client::{Answer, error_of};
 use crate::sync::is_token;
 
 /// The answer is a name and a token.
 const ANSWER_MAX_BYTES: u64 = 64 * 1024;
-/// Where the package has the agent's configuration.
-const PACKAGE_CONFIG: &str = "/etc/av-monitoring/agent/config.json";
 
 /// What `av-agent enroll` is told.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ Arguments:
 Options:
       --config <FILE>
           The configuration file to write; otherwise AGENT_CONFIG, or the
-          package's own where its folder is there
+          installed service's
       --force
           Replace a configuration file that is valid
   -h, --help
@@ -77,13 +77,20 @@ enum EnrollError {
         "{path} is the configuration of {site} already; --force replaces it. The code is not used"
     )]
     There { path: String, site: String },
-    #[error("{path}: {error}. The code is not used")]
-    Folder { path: String, error: io::Error },
-    #[error("backend not reachable: {0}")]
-    Unreachable(#[from] crate::http_client::ExchangeError),
+    #[error("{0}. The code is not used")]
+    Folder(String),
+    #[error("no backend answers at {url}: {error}: {advice}. The code is not used")]
+    Unreachable {
+        url: String,
+        error: crate::http_client::ExchangeError,
+        advice: &'static str,
+    },
     #[error("{0}")]
     Refused(String),
-    #[error("the backend's answer has no site_name and site_token")]
+    #[error(
+        "what answers there is no backend that can enrol (200, without site_name and site_token): \
+         look at the address"
+    )]
     Answer,
     #[error("{path}: {error}. The code is used up: ask for another one")]
     Write { path: String, error: io::Error },
@@ -95,10 +102,14 @@ enum EnrollError {
 /// Why there is no configuration file now, and whether the code is used up.
 pub fn run(arguments: &Arguments) -> Outcome {
     let backend = BackendUrl::parse(&arguments.backend).map_err(EnrollError::Backend)?;
-    let path = arguments.config.clone().unwrap_or_else(config_path);
+    let environment = Environment::here();
+    let path = match &arguments.config {
+        Some(path) => path.clone(),
+        None => environment.config_path(),
+    };
     // Everything that can be known before is: a code is good for one try.
     prepare(&path, arguments.force)?;
-    let client = HttpClient::from_env()?;
+    let client = environment.client()?;
     let body = serde_json::json!({"code": arguments.code.expose()}).to_string();
     let answer = client
         .post_openly(
@@ -107,24 +118,21 @@ pub fn run(arguments: &Arguments) -> Outcome {
             body.as_bytes(),
             ANSWER_MAX_BYTES,
         )
-        .map_err(EnrollError::Unreachable)?;
+        .map_err(|error| EnrollError::Unreachable {
+            url: backend.as_str().to_owned(),
+            advice: unreachable_advice(&error.to_string()),
+            error,
+        })?;
     let enrolled = read(&answer)?;
     write(&path, &backend, &enrolled).map_err(|error| EnrollError::Write {
         path: path.display().to_string(),
         error,
     })?;
-    output::print(&text(&path, &backend, &enrolled.site_name))?;
+    let is_service = environment
+        .service()
+        .is_some_and(|service| service.config_path() == path);
+    output::print(&text(&path, &backend, &enrolled.site_name, is_service))?;
     Ok(Exit::Good)
-}
-
-fn config_path() -> PathBuf {
-    let package = Path::new(PACKAGE_CONFIG);
-    if std::env::var_os("AGENT_CONFIG").is_none_or(|path| path.is_empty())
-        && package.parent().is_some_and(Path::is_dir)
-    {
-        return package.to_owned();
-    }
-    super::config_path()
 }
 
 /// Whether the file may be written, and can be.
@@ -140,20 +148,12 @@ fn prepare(path: &Path, force: bool) -> Result<(), EnrollError> {
             }
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => {
-            return Err(EnrollError::Folder {
-                path: shown(),
-                error,
-            });
-        }
+        Err(error) => return Err(EnrollError::Folder(explained(path, &error))),
     }
     let probe = sibling(path, ".tmp");
     write_atomic(&probe, b"")
         .and_then(|()| fs::remove_file(&probe))
-        .map_err(|error| EnrollError::Folder {
-            path: shown(),
-            error,
-        })
+        .map_err(|error| EnrollError::Folder(explained(path, &error)))
 }
 
 #[derive(Deserialize)]
@@ -177,7 +177,7 @@ fn read(answer: &Answer) -> Result<Enrolled, EnrollError> {
             }),
         404 | 429 if said.is_some() => Err(EnrollError::Refused(said.unwrap_or_default())),
         // A backend of an earlier version asks everybody to log in there.
-        401 | 404 | 405 => Err(EnrollError::Refused(format!(
+        400 | 401 | 403 | 404 | 405 | 422 => Err(EnrollError::Refused(format!(
             "no backend that can enrol answers there ({}): look at the address; an earlier \
              backend has to be upgraded first",
             answer.status
@@ -229,7 +229,7 @@ fn give_away(path: &Path) -> io::Result<()> {
     chown(path, Some(owner.uid()), Some(owner.gid()))
 }
 
-fn text(path: &Path, backend: &BackendUrl, site: &str) -> String {
+fn text(path: &Path, backend: &BackendUrl, site: &str, is_service: bool) -> String {
     let mut text = format!(
         "{GOOD}✓{GOOD:#} enrolled as {HEADING}{}{HEADING:#}; written: {}\n",
         one_line(site),
@@ -245,17 +245,17 @@ fn text(path: &Path, backend: &BackendUrl, site: &str) -> String {
              backend has a certificate\n"
         );
     }
-    let package = path == Path::new(PACKAGE_CONFIG);
     text += "next:\n";
-    if package {
-        text += "  sudo systemctl enable av-agent; sudo systemctl restart av-agent\n";
+    if is_service {
+        text += "  sudo systemctl enable av-agent; sudo systemctl restart av-agent\n  \
+                 sudo av-agent check\n";
     } else {
+        let shown = path.display();
         text += &format!(
-            "  start the agent, or start it again: AGENT_CONFIG={} av-agent\n",
-            path.display()
+            "  start the agent, or start it again: AGENT_CONFIG={shown} av-agent\n  \
+             av-agent check {shown}\n"
         );
     }
-    text += &format!("  av-agent check {}\n", path.display());
     text
 }
 
@@ -298,11 +298,23 @@ mod tests {
                 r#"{"error":"no database"}"#,
                 "the backend answered 503: no database",
             ),
-            (200, "<html>", "has no site_name and site_token"),
+            (
+                405,
+                r#"{"detail":"Method Not Allowed"}"#,
+                "no backend that can enrol",
+            ),
+            (
+                404,
+                r#"{"detail":"Not Found"}"#,
+                "no backend that can enrol",
+            ),
+            (400, "plain HTTP to an HTTPS port", "look at the address"),
+            (422, r#"{"detail":[]}"#, "no backend that can enrol"),
+            (200, "<html>", "without site_name and site_token"),
             (
                 200,
                 r#"{"site_name":"P","site_token":"a b"}"#,
-                "has no site_name and site_token",
+                "without site_name and site_token",
             ),
         ] {
             let error = read(&answer(status, body)).err().unwrap().to_string();

@@ -12,12 +12,14 @@
 //! | [`sweep`] | probes every device of a configuration file once |
 //! | [`table`] | columns for a terminal |
 //! | `progress` | how far a command is, and Ctrl-C |
+//! | `installed` | the service's variables, user and rights |
 //! | [`output`] | what goes to the terminal, coloured or not |
 
 pub mod args;
 pub mod check;
 pub mod discover;
 pub mod enroll;
+mod installed;
 pub mod output;
 pub mod probe;
 mod progress;
@@ -28,7 +30,7 @@ pub mod table;
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::iter;
-use std::path::PathBuf;
+use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -39,7 +41,6 @@ use av_proto::text::one_line;
 use self::args::{ArgsError, Given, Stop};
 use self::output::DOUBTFUL;
 use crate::driver::wire;
-use crate::settings::Settings;
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,7 +92,8 @@ const HELP: &str = "\
 Watches a site's audio-visual equipment and reports to the backend.
 
 It is set by environment variables: AGENT_CONFIG (the configuration file,
-default /agent/config/config.json), CONFIG_SYNC_INTERVAL_MIN (default 5),
+default /agent/config/config.json; commands take the variables of the installed
+service where AGENT_CONFIG is not set), CONFIG_SYNC_INTERVAL_MIN (default 5),
 AV_PAGE_LISTEN (status page, default 0.0.0.0:8080), AV_STATE_DIR (default:
 state beside the configuration file), AV_FIRST_SYNC_S (default 10),
 AV_SPOOL_MAX_MB (default 256), AV_SPOOL_MAX_DAYS (default 30), AV_CA_FILE
@@ -272,11 +274,14 @@ fn unknown_lines(device: &Device) -> String {
     lines.collect()
 }
 
-/// The running agent's configuration file.
-fn config_path() -> PathBuf {
-    // Another variable that is not valid does not change where it is.
-    Settings::from_env().map_or_else(
-        |_| Settings::DEFAULT_CONFIG_PATH.into(),
-        |settings| settings.config_path,
-    )
+/// The address of the status page of an agent on this machine, which listens
+/// there.
+fn page_url(listen: SocketAddr) -> String {
+    let host = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => "127.0.0.1".to_owned(),
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) if ip.is_unspecified() => "[::1]".to_owned(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    };
+    format!("http://{host}:{}", listen.port())
 }

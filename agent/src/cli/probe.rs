@@ -16,6 +16,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::args::{ArgsError, Given};
+use super::installed::{Environment, explained};
 use super::output::{self, BAD, FAINT, HEADING, status_style};
 use super::table::{Cell, Table};
 use super::{Exit, Outcome};
@@ -271,10 +272,10 @@ fn device(arguments: &Arguments) -> Result<Device, ProbeError> {
 
 /// The device with this address in a configuration file, as it stands there.
 fn configured(path: Option<PathBuf>, ip: IpAddr) -> Result<Value, ProbeError> {
-    let path = path.unwrap_or_else(super::config_path);
+    let path = path.unwrap_or_else(|| Environment::here().config_path());
     let shown = path.display().to_string();
     let file = |error: String| ProbeError::File(format!("{shown}: {error}"));
-    let content = fs::read(&path).map_err(|error| file(error.to_string()))?;
+    let content = fs::read(&path).map_err(|error| ProbeError::File(explained(&path, &error)))?;
     let document: Value =
         serde_json::from_slice(&content).map_err(|error| file(format!("is not JSON: {error}")))?;
     document["devices"]

@@ -17,6 +17,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::args::{ArgsError, Given};
+use super::installed::{Environment, explained};
 use super::output::{self, BAD, DOUBTFUL, FAINT, GOOD, HEADING, verdict_style};
 use super::table::{Cell, Table};
 use super::{Exit, Outcome};
@@ -29,8 +30,8 @@ const ANSWER_MAX_BYTES: u64 = 64 << 20;
 /// What `av-agent status` is told.
 #[derive(Debug)]
 pub struct Arguments {
-    /// The status page.
-    url: String,
+    /// The status page, where it is named.
+    url: Option<String>,
     json: bool,
     /// Seconds between two looks, where there is more than one.
     watch: Option<u32>,
@@ -49,7 +50,8 @@ Usage: av-agent status [OPTIONS]
 
 Options:
       --url <URL>
-          The agent's status page [default: http://127.0.0.1:8080]
+          The agent's status page [default: where AV_PAGE_LISTEN has it on this
+          machine, or http://127.0.0.1:8080]
       --json
           Print the agent's own JSON document
   -w, --watch [<SECONDS>]
@@ -64,7 +66,7 @@ Options:
         let url = given.option("url")?;
         let every = given.number("watch", 1, 65_535)?;
         Ok(Self {
-            url: url.unwrap_or_else(|| "http://127.0.0.1:8080".to_owned()),
+            url,
             json: given.has("json"),
             watch: given.has("watch").then(|| every.unwrap_or(2)),
             problems: given.has("problems"),
@@ -164,34 +166,50 @@ struct PanicDocument {
 /// # Errors
 /// When the agent does not answer, or its answer is not one.
 pub fn run(arguments: &Arguments) -> Outcome {
-    let url = format!("{}/api/status", arguments.url.trim_end_matches('/'));
+    let page = match &arguments.url {
+        Some(url) => url.trim_end_matches('/').to_owned(),
+        None => super::page_url(Environment::here().settings()?.page_listen),
+    };
     let client = HttpClient::new();
     let Some(every) = arguments.watch else {
-        return show(arguments, &client, &url);
+        return show(arguments, &client, &page);
     };
     loop {
         if io::stdout().is_terminal() {
             // Clear, and back to the first corner.
             output::print("\u{1b}[2J\u{1b}[H")?;
         }
-        if let Err(error) = show(arguments, &client, &url) {
+        if let Err(error) = show(arguments, &client, &page) {
             output::error(&*error);
         }
         thread::sleep(Duration::from_secs(u64::from(every)));
     }
 }
 
-fn show(arguments: &Arguments, client: &HttpClient, url: &str) -> Outcome {
+/// What to do where no agent answers at an address that was not named.
+fn unread_variables(arguments: &Arguments) -> String {
+    let unread = Environment::here();
+    let unread = unread.service().and_then(|service| service.unread.as_ref());
+    match unread {
+        Some((path, error)) if arguments.url.is_none() => {
+            format!(" Where it listens is not known: {}", explained(path, error))
+        }
+        _ => String::new(),
+    }
+}
+
+fn show(arguments: &Arguments, client: &HttpClient, page: &str) -> Outcome {
+    let url = format!("{page}/api/status");
     let answer = client
         .get(&Secret::new(url), None, ANSWER_MAX_BYTES)
         .map_err(|error| {
             format!(
-                "no agent answers at {}: {error}. Does it run (systemctl status av-agent), and \
-                 does its page listen there (AV_PAGE_LISTEN)?",
-                arguments.url
+                "no agent answers at {page}: {error}. Does it run (systemctl status av-agent), \
+                 and does its page listen there (AV_PAGE_LISTEN)?{}",
+                unread_variables(arguments)
             )
         })?;
-    let not_ours = || format!("what answers at {} is not an agent", arguments.url);
+    let not_ours = || format!("what answers at {page} is not an agent");
     if answer.status != 200 {
         return Err(format!("{}: HTTP {}", not_ours(), answer.status).into());
     }

@@ -3,7 +3,6 @@
 //! No backend, no state, nothing written to disk: what it costs is what the
 //! drivers cost.
 
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,6 +16,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::args::{ArgsError, Given};
+use super::installed::{Service, explained, own};
 use super::output::{self, BAD, FAINT, status_style};
 use super::table::{Cell, Table};
 use super::{Exit, Outcome};
@@ -47,7 +47,7 @@ Arguments:
   <CONFIG.json>
           The configuration file, or the answer of a backend's /config. A token
           and a backend need not be in it. Where it is not named it is
-          AGENT_CONFIG's
+          AGENT_CONFIG's, or the installed service's
 
 Options:
       --json
@@ -59,10 +59,10 @@ Options:
 ";
 
     pub(super) fn of(given: &Given) -> Result<Self, ArgsError> {
-        let of_environment = || env::var_os("AGENT_CONFIG").filter(|path| !path.is_empty());
         let config = given
             .path_at(0)
-            .or_else(|| of_environment().map(PathBuf::from))
+            .or_else(|| own("AGENT_CONFIG").map(PathBuf::from))
+            .or_else(|| Some(Service::find()?.config_path()))
             .ok_or_else(|| ArgsError::Required(given.place(0).to_owned()))?;
         if given.has("summary") && given.has("json") {
             return Err(ArgsError::Conflict("--summary", "--json"));
@@ -132,7 +132,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
 /// When it cannot be read or is not valid; the error names the file.
 pub(super) fn read_site(path: &Path) -> Result<SiteConfig, Box<dyn std::error::Error>> {
     let shown = path.display();
-    let content = fs::read(path).map_err(|error| format!("{shown}: {error}"))?;
+    let content = fs::read(path).map_err(|error| explained(path, &error))?;
     Ok(parse_site(&content).map_err(|error| format!("{shown}: {error}"))?)
 }
 

@@ -149,17 +149,17 @@ fn each_command_gets_what_it_is_told() {
         ),
         (
             "status",
-            "Status(Arguments { url: \"http://127.0.0.1:8080\", json: false, watch: None, \
+            "Status(Arguments { url: None, json: false, watch: None, \
              problems: false })",
         ),
         (
             "status -pw --json --url http://[::1]:1",
-            "Status(Arguments { url: \"http://[::1]:1\", json: true, watch: Some(2), \
+            "Status(Arguments { url: Some(\"http://[::1]:1\"), json: true, watch: Some(2), \
              problems: true })",
         ),
         (
             "status --watch 60",
-            "Status(Arguments { url: \"http://127.0.0.1:8080\", json: false, watch: Some(60), \
+            "Status(Arguments { url: None, json: false, watch: Some(60), \
              problems: false })",
         ),
         (

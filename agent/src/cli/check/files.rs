@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+use super::super::installed::{Access, Service};
 use super::Line;
 use crate::durable::sibling;
 use crate::settings::Settings;
@@ -12,30 +13,46 @@ use crate::settings::Settings;
 /// Below this nothing can be kept.
 const SPACE_LEAST_BYTES: u64 = 16 << 20;
 
-pub(super) fn check(settings: &Settings, lines: &mut Vec<Line>) {
+pub(super) fn check(settings: &Settings, service: Option<&Service>, lines: &mut Vec<Line>) {
     let config = &settings.config_path;
     for path in [config.clone(), sibling(config, ".bak")] {
         if let Ok(metadata) = fs::metadata(&path) {
             lines.push(token(&path, metadata.mode()));
-            if path == *config {
-                lines.extend(owner(&path, metadata.uid()));
+            match service {
+                Some(service) => lines.extend(unreadable(&path, service)),
+                None if path == *config => lines.extend(owner(&path, metadata.uid())),
+                None => {}
             }
         }
     }
+    if let Some(service) = service {
+        let client = settings
+            .tls
+            .client
+            .iter()
+            .flat_map(|(cert, key)| [cert, key]);
+        for path in settings.tls.authorities.iter().chain(client) {
+            lines.extend(unreadable(path, service));
+        }
+    }
     if config.is_file() {
-        lines.push(folder(
+        lines.extend(folder(
             "config folder",
             parent(config),
             "it keeps what the backend sends there",
+            service,
         ));
     }
-    // The agent makes the folder itself where it can.
+    // The agent makes the folder itself where it can; systemd makes its own.
     let state = existing(&settings.state_dir);
-    lines.push(folder(
-        "state folder",
-        state,
-        "reports and the devices' memory are kept there",
-    ));
+    if service.is_none() || state == settings.state_dir {
+        lines.extend(folder(
+            "state folder",
+            state,
+            "reports and the devices' memory are kept there",
+            service,
+        ));
+    }
     match rustix::fs::statvfs(state) {
         Ok(volume) => lines.push(space(
             state,
@@ -100,15 +117,49 @@ fn owner(path: &Path, owner: u32) -> Option<Line> {
     })
 }
 
-/// Whether a file can be made in a folder.
-fn folder(about: &'static str, folder: &Path, why: &str) -> Line {
+/// A file that the service cannot read. What this command's user may not look
+/// at is not said: it would say nothing of the service.
+fn unreadable(path: &Path, service: &Service) -> Option<Line> {
+    let shown = path.display();
+    let why = match service.refused(path, Access::Read) {
+        Ok(refused) => refused?,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return None,
+        Err(error) => error.to_string(),
+    };
+    Some(
+        Line::bad(
+            "user",
+            format!("{shown} cannot be read by the service: {why}"),
+        )
+        .advise(format!(
+            "give it to the agent's user: chown av-agent: {shown}"
+        )),
+    )
+}
+
+/// Whether a file can be made in a folder: by the service, or by this
+/// command's user where there is none. Nothing where that cannot be found out.
+fn folder(
+    about: &'static str,
+    folder: &Path,
+    why: &str,
+    service: Option<&Service>,
+) -> Option<Line> {
     let shown = folder.display();
-    match try_write(folder) {
-        Ok(()) => Line::good(about, format!("{shown} can be written")),
-        Err(error) => Line::bad(about, format!("{shown} cannot be written: {error}")).advise(
+    let refused = match service {
+        Some(service) => match service.refused(folder, Access::Write) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return None,
+            Err(error) => Some(error.to_string()),
+            Ok(refused) => refused,
+        },
+        None => try_write(folder).err().map(|error| error.to_string()),
+    };
+    Some(match refused {
+        None => Line::good(about, format!("{shown} can be written")),
+        Some(refused) => Line::bad(about, format!("{shown} cannot be written: {refused}")).advise(
             format!("give it to the agent's user ({why}): chown -R av-agent: {shown}"),
         ),
-    }
+    })
 }
 
 fn try_write(folder: &Path) -> io::Result<()> {
@@ -184,11 +235,12 @@ mod tests {
     #[test]
     fn a_folder_is_tried_and_left_as_it_was() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(folder("state", dir.path(), "").level, Level::Good);
+        let level = |path| folder("state", path, "", None).unwrap().level;
+        assert_eq!(level(dir.path()), Level::Good);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
         let file = dir.path().join("file");
         fs::write(&file, "").unwrap();
-        assert_eq!(folder("state", &file, "").level, Level::Bad);
+        assert_eq!(level(&file), Level::Bad);
         assert_eq!(existing(&dir.path().join("not/yet")), dir.path());
     }
 }

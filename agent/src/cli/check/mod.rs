@@ -12,7 +12,10 @@
 mod files;
 mod network;
 
+pub(super) use network::unreachable_advice;
+
 use std::fs;
+use std::io;
 use std::path::PathBuf;
 
 use av_proto::config::SiteConfig;
@@ -21,6 +24,7 @@ use jiff::civil::Weekday;
 use serde::Serialize;
 
 use super::args::Given;
+use super::installed::{Service, explained, own};
 use super::output::{self, BAD, DOUBTFUL, FAINT, GOOD};
 use super::{Exit, Outcome};
 use crate::config::{Identity, parse};
@@ -43,12 +47,15 @@ Say whether the agent can work here, and what to do where it cannot.
 
 Nothing is changed. The exit code is 1 where something must be put right.
 
+Where the service is installed, and no other configuration is named, the service
+is judged: with its variables, its user and its rights, whoever types this.
+
 Usage: av-agent check [OPTIONS] [<CONFIG.json>]
 
 Arguments:
   [<CONFIG.json>]
-          The configuration file; AGENT_CONFIG and the agent's other variables
-          say the rest
+          The configuration file, where it is not the installed service's;
+          AGENT_CONFIG and the agent's other variables say the rest
 
 Options:
       --offline
@@ -168,7 +175,12 @@ fn text(lines: &[Line]) -> String {
 }
 
 fn check(arguments: &Arguments) -> Vec<Line> {
-    let mut settings = match Settings::from_env() {
+    let service = service(arguments);
+    let settings = match &service {
+        Some(service) => service.settings(),
+        None => Settings::from_env(),
+    };
+    let mut settings = match settings {
         Ok(settings) => settings,
         Err(error) => {
             return vec![
@@ -177,18 +189,18 @@ fn check(arguments: &Arguments) -> Vec<Line> {
             ];
         }
     };
-    if let Some(path) = &arguments.config {
+    if let (Some(path), None) = (&arguments.config, &service) {
         if std::env::var_os("AV_STATE_DIR").is_none() {
             settings.state_dir = path.with_file_name("state");
         }
         settings.config_path.clone_from(path);
     }
-    let mut lines = Vec::new();
+    let mut lines: Vec<Line> = service.iter().map(service_line).collect();
     let active = configuration(&settings, &mut lines);
-    files::check(&settings, &mut lines);
+    files::check(&settings, service.as_ref(), &mut lines);
     let site = active.as_ref().map(|(_, site)| site);
-    network::ping(site, &mut lines);
-    network::page(&settings, &mut lines);
+    network::ping(site, service.as_ref(), &mut lines);
+    network::page(&settings, service.as_ref(), &mut lines);
     match &active {
         Some((identity, site)) => {
             zone(site, &mut lines);
@@ -203,15 +215,59 @@ fn check(arguments: &Arguments) -> Vec<Line> {
     lines
 }
 
+/// The installed service, where it is the one that is meant.
+fn service(arguments: &Arguments) -> Option<Service> {
+    let service = Service::find()?;
+    let named = [
+        arguments.config.clone(),
+        own("AGENT_CONFIG").map(PathBuf::from),
+    ];
+    let is_its_own = |path: &PathBuf| *path == service.config_path();
+    named.iter().flatten().all(is_its_own).then_some(service)
+}
+
+/// Who the agent is when it runs as the service.
+fn service_line(service: &Service) -> Line {
+    const ABOUT: &str = "service";
+    let unit = match &service.unit {
+        Some(unit) => unit.display().to_string(),
+        None => "no unit, as of the package".to_owned(),
+    };
+    if let Some((path, error)) = &service.unread {
+        return Line::doubtful(
+            ABOUT,
+            format!(
+                "{unit}: its variables are not known: {}",
+                explained(path, error)
+            ),
+        );
+    }
+    match &service.user {
+        Ok(user) => Line::good(
+            ABOUT,
+            format!("{unit}: judged is what the user {} may", user.name),
+        ),
+        Err(name) => Line::bad(ABOUT, format!("{unit}: there is no user {name}"))
+            .advise("install the package again, or: systemd-sysusers"),
+    }
+}
+
 /// The configuration, and each device in it.
 fn configuration(settings: &Settings, lines: &mut Vec<Line>) -> Option<(Identity, SiteConfig)> {
     const ABOUT: &str = "configuration";
     let path = settings.config_path.display();
     let content = match fs::read(&settings.config_path) {
         Ok(content) => content,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            lines.push(
+                Line::bad(ABOUT, format!("{path}: {error}"))
+                    .advise("look as root or as the agent's user: sudo av-agent check"),
+            );
+            return None;
+        }
         Err(error) => {
             lines.push(Line::bad(ABOUT, format!("{path}: {error}")).advise(format!(
-                "write {path} with at least site_name, site_token and backend_url, or say \
+                "av-agent enroll writes it, with a code from the site's page in the backend; or write {path} with at least site_name, site_token and backend_url, or say \
                      where it is: AGENT_CONFIG"
             )));
             return None;

@@ -11,6 +11,8 @@ use av_proto::text::excerpt;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
+use super::super::installed::{NET_BIND, NET_RAW, Service};
+use super::super::page_url;
 use super::Line;
 use crate::config::Identity;
 use crate::config_source::ConfigSource;
@@ -27,9 +29,13 @@ const CLOCK_DIFFERENCE: SignedDuration = SignedDuration::from_secs(30);
 const CLOCK_LEAST: &str = "2026-01-01T00:00:00Z";
 
 /// Whether the machine lets the agent ping. It matters to whoever has devices
-/// to ping.
-pub(super) fn ping(site: Option<&SiteConfig>, lines: &mut Vec<Line>) {
-    let pinger = Pinger::start(&Health::default());
+/// to ping. The service is judged by what its unit gives it, not by what this
+/// command may.
+pub(super) fn ping(site: Option<&SiteConfig>, service: Option<&Service>, lines: &mut Vec<Line>) {
+    let pinger = match service {
+        Some(_) => None,
+        None => Some(Pinger::start(&Health::default())),
+    };
     let program = std::env::current_exe()
         .map_or_else(|_| "av-agent".to_owned(), |path| path.display().to_string());
     let range = fs::read_to_string("/proc/sys/net/ipv4/ping_group_range").unwrap_or_default();
@@ -43,13 +49,28 @@ pub(super) fn ping(site: Option<&SiteConfig>, lines: &mut Vec<Line>) {
                     && device.ip.to_canonical().is_ipv4() == any.is_ipv4()
             })
         });
-        lines.push(ping_line(
-            about,
-            pinger.mode(any),
-            wanted,
-            range.trim(),
-            &program,
-        ));
+        let line = match (&pinger, service) {
+            (Some(pinger), _) => ping_line(about, pinger.mode(any), wanted, range.trim(), &program),
+            (None, Some(service)) if service.has_capability(NET_RAW) => {
+                Line::good(about, "over a raw socket: the unit grants CAP_NET_RAW")
+            }
+            (None, service) => {
+                let gids = service.and_then(|service| Some(&service.user.as_ref().ok()?.gids));
+                let granted = gids.is_some_and(|gids| in_range(range.trim(), gids));
+                let mode = granted.then_some(Mode::Datagram);
+                ping_line(about, mode, wanted, range.trim(), &program)
+            }
+        };
+        lines.push(line);
+    }
+}
+
+/// Whether one of the groups is in `net.ipv4.ping_group_range`.
+fn in_range(range: &str, gids: &[u32]) -> bool {
+    let mut bounds = range.split_whitespace().map(str::parse::<u32>);
+    match (bounds.next(), bounds.next()) {
+        (Some(Ok(least)), Some(Ok(most))) => gids.iter().any(|gid| (least..=most).contains(gid)),
+        _ => false,
     }
 }
 
@@ -87,20 +108,28 @@ fn ping_line(
 }
 
 /// Whether the status page's port is free, or the agent's own.
-pub(super) fn page(settings: &Settings, lines: &mut Vec<Line>) {
+pub(super) fn page(settings: &Settings, service: Option<&Service>, lines: &mut Vec<Line>) {
     const ABOUT: &str = "status page";
     let listen = settings.page_listen;
+    if let Some(service) = service {
+        let least = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+        let least = least.ok().and_then(|text| text.trim().parse::<u16>().ok());
+        let least = least.unwrap_or(1024);
+        if listen.port() < least && !service.has_capability(NET_BIND) {
+            lines.push(
+                Line::bad(
+                    ABOUT,
+                    format!("{listen}: the service may not take a port below {least}"),
+                )
+                .advise("choose another port: AV_PAGE_LISTEN"),
+            );
+            return;
+        }
+    }
     lines.push(match TcpListener::bind(listen) {
         Ok(_) => Line::good(ABOUT, format!("{listen} is free")),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            let host = if listen.ip().is_unspecified() {
-                "127.0.0.1".to_owned()
-            } else if listen.is_ipv6() {
-                format!("[{}]", listen.ip())
-            } else {
-                listen.ip().to_string()
-            };
-            let url = format!("http://{host}:{}/api/status", listen.port());
+            let url = format!("{}/api/status", page_url(listen));
             if is_agent(&url) {
                 Line::good(ABOUT, format!("the agent is running on {listen}"))
             } else {
@@ -210,20 +239,25 @@ fn clear_text(url: &str, host: &str) -> Option<Line> {
     })
 }
 
-fn unreachable(url: &str, error: &str) -> Line {
+/// What to do where no answer comes.
+pub(in super::super) fn unreachable_advice(error: &str) -> &'static str {
     let lower = error.to_ascii_lowercase();
-    let advice = if lower.contains("certificate") || lower.contains("unknownissuer") {
+    if lower.contains("certificate") || lower.contains("unknownissuer") {
         "look at the certificate, its dates and this machine's clock: docs/tls.md"
     } else if lower.contains("refused") {
-        "nothing listens there: look at host and port in backend_url, and whether the backend runs"
+        "nothing listens there: look at host and port of the backend's address, and whether the backend runs"
     } else if lower.contains("in time") {
         "no answer: look at the route, and for a firewall between here and there"
     } else if lower.contains("tls") || lower.contains("invalidcontenttype") {
-        "what answers speaks no TLS: look whether backend_url should begin with http://"
+        "what answers speaks no TLS: look whether the backend's address should begin with http://"
     } else {
-        "look at host and port in backend_url, and at the network"
-    };
-    Line::bad("backend", format!("{url}: {}", excerpt(error, 300))).advise(advice)
+        "look at host and port of the backend's address, and at the network"
+    }
+}
+
+fn unreachable(url: &str, error: &str) -> Line {
+    Line::bad("backend", format!("{url}: {}", excerpt(error, 300)))
+        .advise(unreachable_advice(error))
 }
 
 /// What the answer to a poll says.
@@ -401,6 +435,19 @@ mod tests {
             let advice = line.advice.unwrap();
             assert!(advice.contains("setcap cap_net_raw+ep /usr/bin/av-agent"));
             assert!(advice.contains("net.ipv4.ping_group_range"));
+        }
+    }
+
+    #[test]
+    fn a_group_is_in_the_kernels_range() {
+        for (range, gids, is_in) in [
+            ("0 2147483647", &[991][..], true),
+            ("1\t0", &[0, 1], false),
+            ("990 991", &[5, 991], true),
+            ("990 991", &[992], false),
+            ("", &[0], false),
+        ] {
+            assert_eq!(in_range(range, gids), is_in, "{range} {gids:?}");
         }
     }
 
