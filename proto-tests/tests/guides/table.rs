@@ -593,6 +593,10 @@ pub const TABLE: &[Entry] = &[
         TECHNICIAN,
         "av-agent check",
         Steps {
+            swaps: &[(
+                "sudo av-agent",
+                "AGENT_CONFIG=$CONF/agent/config.json av-agent",
+            )],
             exits: &[1],
             shows: &[
                 "✓ configuration  ",
@@ -646,8 +650,9 @@ pub const TABLE: &[Entry] = &[
         Steps {
             swaps: &[("192.168.40.0/24", "@NET@.40.8/29")],
             shows: &[
-                " DRIVER  VENDOR ",
-                "@NET@.40.10  pjlink  SIMULATED  PJ-1 ",
+                " DRIVER  ACCESS           VENDOR ",
+                "@NET@.40.10  pjlink                   SIMULATED  PJ-1 ",
+                "@NET@.40.11  pjlink  password wanted",
                 " found at 6 addresses",
             ],
             ..PLAIN
@@ -813,7 +818,10 @@ pub const TABLE: &[Entry] = &[
             before: "office; site; systemctl enable --now av-agent\n\
                  synced() { journalctl -u av-agent | grep -q 'Config updated successfully'; }; within synced",
             swaps: &[
-                ("av-agent check\n", "av-agent check || [ $? = 1 ]\n"),
+                (
+                    "sudo av-agent check\n",
+                    "AGENT_CONFIG=$CONF/agent/config.json av-agent check || [ $? = 1 ]\n",
+                ),
                 (
                     "status --problems",
                     "status --problems --url http://127.0.0.1:@PAGE_PORT@ || [ $? = 1 ]",
