@@ -79,7 +79,7 @@ enum EnrollError {
     There { path: String, site: String },
     #[error("{0}. The code is not used")]
     Folder(String),
-    #[error("no backend answers at {url}: {error}: {advice}. The code is not used")]
+    #[error("backend not reachable: {url}: {error}; {advice}")]
     Unreachable {
         url: String,
         error: crate::http_client::ExchangeError,
