@@ -221,6 +221,9 @@ cargo_tool() {
 # The cargo-deny that reads deny.toml.
 get_cargo_deny() { cargo_tool cargo-deny 0.20.2; }
 
+# The cargo-cyclonedx that lists the libraries of a program.
+get_cargo_cyclonedx() { cargo_tool cargo-cyclonedx 0.5.9; }
+
 # Sees to it that this compiler has the standard library of another Debian
 # architecture. Its packages do not install beside the host's, and the host's
 # package lists need not know that architecture: the lists are fetched into a

@@ -75,6 +75,17 @@ missing_deb_packages() {
     has readelf || lack binutils 'binutils (readelf)'
 }
 
+# For the apt repository of a release.
+missing_release_packages() {
+    has reprepro || lack reprepro reprepro
+    has gpg || lack gpg gpg
+}
+
+# And for images, where no container engine is.
+missing_image_packages() {
+    has buildah || lack buildah buildah
+}
+
 # Prints names on one line, a comma between them.
 listed() {
     local list
