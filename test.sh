@@ -14,9 +14,13 @@
 #   ./test.sh --fresh          and the demonstration and the tests in a fresh
 #                              clone on a fresh Debian trixie, in a folder, with
 #                              its own Rust: scripts/fresh.sh; takes root
-#   ./test.sh --if-possible    leaves out what --arm, --deb, --deny, --fresh and
-#                              --snmpsim name, and says so, where what it needs
-#                              cannot be had
+#   ./test.sh --containers     and the images, and every service of compose.yaml,
+#                              started without a container engine; takes root
+#   ./test.sh --pi             and the first boot of a Raspberry Pi and its
+#                              read-only root, in a folder; takes root
+#   ./test.sh --if-possible    leaves out what --arm, --containers, --deb, --deny,
+#                              --fresh, --pi and --snmpsim name, and says so,
+#                              where what it needs cannot be had
 #   ./test.sh --schemathesis   and the API against its own description; takes
 #                              schemathesis from PyPI, and some minutes
 #   ./test.sh --snmpsim        and the SNMP driver against snmpsim, taken from PyPI
@@ -48,6 +52,8 @@ msrv=no
 arm=no
 deb=no
 deny=no
+containers=no
+pi=no
 if_possible=no
 schemathesis=no
 snmpsim=no
@@ -63,6 +69,8 @@ while [ $# -gt 0 ]; do
     --arm) arm=yes ;;
     --deb) deb=yes ;;
     --deny) deny=yes ;;
+    --containers) containers=yes ;;
+    --pi) pi=yes ;;
     --if-possible) if_possible=yes ;;
     --schemathesis) schemathesis=yes ;;
     --snmpsim) snmpsim=yes ;;
@@ -205,7 +213,8 @@ if [ "$faults" = yes ]; then
 fi
 
 shell_scripts() {
-    shellcheck -x test.sh demo.sh .ci/run scripts/*.sh scripts/demo/*.sh systemd/*.sh systemd/deb/* proto-tests/*.sh proto-tests/web/run.sh
+    shellcheck -x test.sh demo.sh .ci/run scripts/*.sh scripts/demo/*.sh scripts/container/{*-*,prepare} \
+        scripts/raspberry-pi/first-boot systemd/*.sh systemd/deb/* proto-tests/*.sh proto-tests/web/run.sh
 }
 
 lints=no
@@ -236,6 +245,12 @@ if [ "$arm" = yes ]; then
 fi
 if [ "$deb" = yes ]; then
     step 'Debian packages' deb_tests
+fi
+if [ "$containers" = yes ]; then
+    step 'containers' scripts/test-containers.sh
+fi
+if [ "$pi" = yes ]; then
+    step 'Raspberry Pi' scripts/test-pi.sh
 fi
 [ "$web" = no ] || step 'web interface' web_tests
 if [ "$schemathesis" = yes ]; then

@@ -220,6 +220,10 @@ fn every_variable_of_the_programs_is_documented_and_every_documented_one_exists(
     for folder in ["scripts", "proto-tests"] {
         files(&workspace().join(folder), &["rs", "sh", "py"], &mut tools);
     }
+    for file in ["compose.yaml", "scripts/container/agent-start"] {
+        let text = fs::read_to_string(workspace().join(file)).unwrap();
+        tools.push((file.to_owned(), text));
+    }
     let mut exist = read;
     exist.extend(tools.iter().flat_map(|(_, text)| variables(text)));
     for (name, text) in &guides {
