@@ -160,9 +160,11 @@ class Service:
 
     def first_process(self):
         """The process that has number 1 in its namespace."""
-        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        children = path.read_text(encoding="utf-8").split()
-        demand(len(children) == 1, f"{self.name} does not run: {self.log_end()}")
+        pid = self.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()
+        if len(children) != 1:
+            # It has not begun, or it is over.
+            raise ProcessLookupError(f"{self.name} has no process")
         return int(children[0])
 
     def run_within(self, command):
