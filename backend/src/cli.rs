@@ -22,6 +22,7 @@ use crate::admin::{self, Settings, password};
 use crate::backup::{self, Account};
 use crate::check;
 use crate::http::ClientCertificates;
+use crate::import_python::{self, Surroundings};
 use crate::notify::{self, Mail};
 use crate::serve::{Listening, serve};
 use crate::store::actor::Actor;
@@ -97,6 +98,22 @@ enum Command {
         #[command(flatten)]
         database: Database,
     },
+    /// Takes the data of the Python system over, into a database without sites; its own is only read
+    #[command(after_help = IMPORT_PYTHON_HELP)]
+    ImportPython {
+        /// The Python system's database, as its own DATABASE_URL names it
+        #[arg(
+            env = "AV_PYTHON_DATABASE_URL",
+            hide_env_values = true,
+            value_name = "PYTHON_DATABASE_URL"
+        )]
+        from: String,
+        /// Say what would be taken over, and write nothing
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        database: Database,
+    },
     /// Adds and lists sites
     #[command(subcommand)]
     Site(SiteCommand),
@@ -117,6 +134,12 @@ enum Command {
         file: PathBuf,
     },
 }
+
+const IMPORT_PYTHON_HELP: &str = "\
+Takes over sites with their tokens, devices, history, states and alerts, all of
+it or nothing. Says at the end what it took otherwise, and what has no place
+here. An argument shows in the list of processes: put a URL with a password
+into AV_PYTHON_DATABASE_URL.";
 
 #[derive(Debug, Subcommand)]
 enum SiteCommand {
@@ -284,9 +307,11 @@ impl Command {
     fn work(&self) -> Work {
         match self {
             Self::Hash { .. } | Self::CheckConfig { .. } => Work::Alone,
-            Self::Serve { .. } | Self::Migrate { .. } | Self::Site(_) | Self::User(_) => {
-                Work::AsUser
-            }
+            Self::Serve { .. }
+            | Self::Migrate { .. }
+            | Self::ImportPython { .. }
+            | Self::Site(_)
+            | Self::User(_) => Work::AsUser,
             Self::Backup { .. } | Self::Restore { .. } => Work::WithFiles,
         }
     }
@@ -299,6 +324,7 @@ impl Command {
             | Self::Migrate { database }
             | Self::Backup { database, .. }
             | Self::Restore { database, .. }
+            | Self::ImportPython { database, .. }
             | Self::Site(SiteCommand::Add { database, .. } | SiteCommand::List { database })
             | Self::User(
                 UserCommand::Add { database, .. }
@@ -415,6 +441,11 @@ fn execute(command: Command, account: Option<&Account>) -> Result<ExitCode, Fail
             &backup::restore(&database.connector()?, account, &file, force)
                 .map_err(Failure::new)?,
         )?,
+        Command::ImportPython {
+            from,
+            dry_run,
+            database,
+        } => import_python(&from, dry_run, database)?,
         Command::Site(SiteCommand::Add {
             name,
             timezone,
@@ -469,6 +500,42 @@ fn migrate(database: Database) -> Result<(), Failure> {
         applied
             .iter()
             .try_for_each(|name| print(&format!("applied {name}\n")))
+    }
+}
+
+fn import_python(from: &str, dry_run: bool, database: Database) -> Result<(), Failure> {
+    let url = plain_scheme(from);
+    let from = Connector::parse(&url).map_err(|error| {
+        let said = error.to_string();
+        Failure::new(said.replace("DATABASE_URL", "the Python system's database"))
+    })?;
+    let mut progress = |text: &str| eprintln!("{text}");
+    let mut token = || new_token().map_err(|failure| failure.message);
+    let around = Surroundings {
+        progress: &mut progress,
+        token: &mut token,
+    };
+    let told = if dry_run {
+        let given = database.database_url.as_deref().unwrap_or_default();
+        let to = match given.is_empty() {
+            true => None,
+            false => Some(database.connector()?),
+        };
+        import_python::dry_run(&from, to.as_ref(), around)
+    } else {
+        import_python::import(&from, &database.connector()?, around)
+    };
+    print(&told.map_err(Failure::new)?)
+}
+
+/// The URL without the name of SQLAlchemy's driver: `postgresql+psycopg2://`.
+fn plain_scheme(url: &str) -> String {
+    match url.split_once("://") {
+        Some((scheme, rest)) => {
+            let (scheme, _) = scheme.split_once('+').unwrap_or((scheme, ""));
+            format!("{scheme}://{rest}")
+        }
+        None => url.to_owned(),
     }
 }
 
@@ -682,6 +749,17 @@ mod tests {
         assert_eq!(token.len(), 64);
         assert!(token.bytes().all(|b| b.is_ascii_hexdigit()));
         assert_ne!(new_token().ok().unwrap(), token);
+    }
+
+    #[test]
+    fn a_url_of_sqlalchemy_is_one() {
+        for (given, plain) in [
+            ("postgresql+psycopg2://u:p+w@h/d", "postgresql://u:p+w@h/d"),
+            ("postgres://u@h/d", "postgres://u@h/d"),
+            ("host=h user=u", "host=h user=u"),
+        ] {
+            assert_eq!(plain_scheme(given), plain);
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! | [`http`] | routing, authorization and limits |
 //! | `guesses` | wrong tokens, counted by the address from which they come |
 //! | [`config`] | a site's configuration, its hash and its cache |
+//! | [`import_python`] | the Python system's data, taken over |
 //! | [`ingest`] | reports into observations, history and alerts |
 //! | [`notify`] | mail and webhooks |
 //! | [`store`] | everything that speaks SQL |
@@ -29,6 +30,7 @@ pub mod config;
 mod device_state;
 mod guesses;
 pub mod http;
+pub mod import_python;
 pub mod ingest;
 pub mod notify;
 pub mod serve;

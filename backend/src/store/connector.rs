@@ -70,6 +70,8 @@ pub(super) enum Purpose {
     Listen,
     /// Migrations, which take the time that they need.
     Migrate,
+    /// The Python system's data on its way over, at either end.
+    Takeover,
 }
 
 /// A connection, and in which life of the database it was made.
@@ -371,6 +373,7 @@ fn open(
         Purpose::Requests => "av-backend",
         Purpose::Listen => "av-backend listen",
         Purpose::Migrate => "av-backend migrate",
+        Purpose::Takeover => "av-backend import-python",
     });
     let mut client = match tls {
         Some(tls) => config.connect(tls)?,
@@ -383,6 +386,11 @@ fn open(
         }
         Purpose::Listen => "SET TIME ZONE 'UTC'; SET statement_timeout = '10s'",
         Purpose::Migrate => "SET TIME ZONE 'UTC'; SET lock_timeout = '60s'",
+        // One end waits while the other works, and times go over as texts.
+        Purpose::Takeover => {
+            "SET TIME ZONE 'UTC'; SET DateStyle = 'ISO'; SET lock_timeout = '60s'; \
+             SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0"
+        }
     })?;
     Ok(client)
 }

@@ -111,13 +111,7 @@ impl Store {
                 "the schema has version {newer}, which this program does not know: a newer backend made it"
             );
         }
-        let pending: Vec<&Migration> = MIGRATIONS
-            .iter()
-            .filter(|migration| !known.contains(&migration.version))
-            .collect();
-        if !pending.is_empty() {
-            foreign::refuse(&mut client, &pending)?;
-        }
+        let pending = pending(&mut client, &known)?;
         let mut applied = Vec::new();
         for migration in pending {
             self.condition.migrates(Some(migration.name));
@@ -126,6 +120,17 @@ impl Store {
         }
         self.condition.set(Condition::Ready { newer });
         Ok(applied)
+    }
+
+    /// Looks whether [`Store::migrate`] would find tables of another program, and
+    /// changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Foreign`], or that the database is not there.
+    pub fn check_migrations(&self) -> Result<(), StoreError> {
+        let mut client = self.connector.connect(Purpose::Migrate)?.client;
+        let known = known(&mut client)?;
+        pending(&mut client, &known).map(|_| ())
     }
 
     /// Keeps the history's partitions ahead of time and forgets spools that
@@ -153,6 +158,18 @@ fn known(client: &mut Client) -> Result<Vec<i32>, StoreError> {
     foreign::refuse(client, &[])?;
     let rows = client.query("SELECT version FROM schema_migrations", &[])?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// The migrations that are missing; refuses what stands in their way.
+fn pending(client: &mut Client, known: &[i32]) -> Result<Vec<&'static Migration>, StoreError> {
+    let pending: Vec<&Migration> = MIGRATIONS
+        .iter()
+        .filter(|migration| !known.contains(&migration.version))
+        .collect();
+    if !pending.is_empty() {
+        foreign::refuse(client, &pending)?;
+    }
+    Ok(pending)
 }
 
 fn apply(client: &mut Client, migration: &Migration) -> Result<(), StoreError> {

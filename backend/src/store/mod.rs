@@ -16,6 +16,7 @@
 //! | [`migrate`] | the schema brought up to date |
 //! | [`sites`] | sites, tokens, their agents |
 //! | [`config`] | a site's configuration in one snapshot |
+//! | [`python`] | the Python system's database, read |
 //! | [`reports`] | what agents report |
 //! | [`devices`] | what is known of the devices |
 //! | [`inventory`] | sites and devices as an administrator sees and changes them |
@@ -28,6 +29,7 @@
 //! | [`pages`] | what the web interface shows |
 //! | [`versions`] | the history of configurations, and the way back |
 //! | [`suggestions`] | equipment that agents found |
+//! | [`takeover`] | what another system had, written |
 //! | [`tokens`] | site tokens and their renewal |
 //! | [`enrolments`] | codes with which agents enrol |
 //! | [`listen`] | notifications of changed configurations |
@@ -52,11 +54,13 @@ pub mod migrate;
 pub mod pages;
 mod place;
 mod pool;
+pub mod python;
 pub mod reports;
 pub mod sessions;
 pub mod sites;
 mod statements;
 pub mod suggestions;
+pub mod takeover;
 mod time;
 mod tls;
 pub mod tokens;

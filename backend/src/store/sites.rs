@@ -37,6 +37,12 @@ impl TokenDigest {
         &self.0
     }
 
+    /// As the database keeps it: the name of the digest, and its hex digits.
+    #[must_use]
+    pub fn as_text(&self) -> &str {
+        &self.0
+    }
+
     /// The 64 hex digits alone, without the name of the digest.
     #[must_use]
     pub fn hex(&self) -> &str {

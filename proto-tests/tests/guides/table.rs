@@ -460,6 +460,36 @@ pub const TABLE: &[Entry] = &[
             ..PLAIN
         },
     ),
+    run(
+        ADMIN,
+        "AV_PYTHON_DATABASE_URL=",
+        Steps {
+            before: "createdb avmvp_db; createdb taken\n\
+                 psql -q -d avmvp_db -c \"CREATE TABLE sites (id serial, name text, token text); CREATE TABLE devices (id serial, site_id int, name text, ip text, driver text); INSERT INTO sites (name, token) VALUES ('Site Évry', 'old-token'); INSERT INTO devices (site_id, name, ip, driver) VALUES (1, 'P', '10.0.0.1', 'ping')\"\n\
+                 cp \"$CONF/backend.env\" saved.env\n\
+                 export DATABASE_URL=${DATABASE_URL/%av/taken}; echo \"DATABASE_URL=$DATABASE_URL\" >\"$CONF/backend.env\"",
+            swaps: &[
+                (
+                    "avmvp_user:PASSWORD@localhost:5432",
+                    "av@127.0.0.1:@PGPORT@",
+                ),
+                ("systemctl stop avmonitoring-backend", ":"),
+                ("systemctl disable avmonitoring-backend", ":"),
+                (
+                    "systemctl enable --now av-backend.service",
+                    "systemctl restart av-backend",
+                ),
+            ],
+            after: "curl -s \"$URL/config/old-token\"\n\
+                mv saved.env \"$CONF/backend.env\"; systemctl restart av-backend",
+            shows: &[
+                "Would be taken over from avmvp_db ",
+                "Taken over from avmvp_db ",
+                "\"site_name\":\"Site Évry\"",
+            ],
+            ..PLAIN
+        },
+    ),
     // The API: a session against an empty database.
     run(
         API,
