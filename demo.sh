@@ -263,14 +263,25 @@ start projectors TERM python3 "$root/scripts/demo/projectors.py" "$net" "$pjlink
 
 # ---------------------------------------------------------------- backend
 
+# A database on a machine that is busy may not answer in time at first.
+again() {
+    local try
+    for try in 1 2 3 4 5; do
+        if "$@"; then return 0; fi
+        sleep "$try"
+    done
+    return 1
+}
 migrate() { "$backend_bin" migrate >>"$dir/setup.log" 2>&1; }
-ticking "the schema" true migrate || fail "the migration failed" setup
+ticking "the schema" true again migrate || fail "the migration failed" setup
 if ! [ -s "$dir/token" ]; then
     say "Creating the site $site"
     # A first run that was interrupted may have made the site and lost its token.
-    sql -c "DELETE FROM sites WHERE name = '$site'"
-    "$backend_bin" site add "$site" --timezone Europe/Paris >"$dir/token.new" 2>>"$dir/setup.log" ||
-        fail "site add failed" setup
+    add_site() {
+        sql -c "DELETE FROM sites WHERE name = '$site'" &&
+            "$backend_bin" site add "$site" --timezone Europe/Paris >"$dir/token.new" 2>>"$dir/setup.log"
+    }
+    ticking "the site" true again add_site || fail "site add failed" setup
     sql -v site="$site" -v net="$net" -v port="$pjlink_port" -v snmp_port="$snmp_port" \
         -v password="$password" -v community="$community" <"$root/scripts/demo/equipment.sql"
     mv "$dir/token.new" "$dir/token"
@@ -285,8 +296,8 @@ if ! [ -s "$dir/web-password" ]; then
         "$backend_bin" user "$@" "$web_user" --password-stdin <"$dir/web-password.new" >>"$dir/setup.log" 2>&1
     }
     # A first run that was interrupted may have made the user already.
-    ticking "the user $web_user" true give_password add --role admin ||
-        give_password password || fail "user add failed" setup
+    make_user() { give_password add --role admin || give_password password; }
+    ticking "the user $web_user" true again make_user || fail "user add failed" setup
     mv "$dir/web-password.new" "$dir/web-password"
     new_password=yes
 fi

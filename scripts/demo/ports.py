@@ -15,6 +15,9 @@ import sys
 
 # Below the range from which outgoing connections take theirs.
 RANGE = (20000, 32000)
+LOOPBACK_IS_DOWN = (
+    "the loopback interface is down, as in a new network namespace. As root: ip link set lo up"
+)
 
 
 def listener(address, kind):
@@ -50,9 +53,11 @@ def problem(address, port, kind, variable):
 
 
 def loopback_is_up():
+    """Whether a connection to this machine itself comes about. While the
+    interface is down some kernels let a program listen, and others do not."""
     try:
-        with listener("127.0.0.1", "udp") as s:
-            s.bind(("127.0.0.1", 0))
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            socket.create_connection(server.getsockname(), timeout=10).close()
         return True
     except OSError:
         return False
@@ -70,11 +75,6 @@ def explained(error, address, port, kind, variable):
     if code in (errno.EACCES, errno.EPERM):
         return f"this user may not listen on port {port}. Choose one above 1023: {variable}={int(port) + 8000} ./demo.sh"
     if code == errno.EADDRNOTAVAIL:
-        if address.startswith("127.") and not loopback_is_up():
-            return (
-                "the loopback interface is down, as in a new network namespace."
-                " As root: ip link set lo up"
-            )
         return f"{address} is no address of this machine (DEMO_LISTEN, DEMO_NET)"
     return f"{address} port {port}: {getattr(error, 'strerror', None) or error} ({variable}, DEMO_LISTEN, DEMO_NET)"
 
@@ -84,10 +84,12 @@ def main(arguments):
         print(*free(int(arguments[1])))
         return 0
     if arguments and arguments[0] == "check":
-        # An IPv6 address has colons too.
-        problems = [problem(*port.rsplit(":", 3)) for port in arguments[1:]]
-        # Each once: the loopback interface concerns every port.
-        said = list(dict.fromkeys(filter(None, problems)))
+        if loopback_is_up():
+            # An IPv6 address has colons too.
+            problems = [problem(*port.rsplit(":", 3)) for port in arguments[1:]]
+        else:
+            problems = [LOOPBACK_IS_DOWN]
+        said = list(filter(None, problems))
         for line in said:
             print(line, file=sys.stderr)
         return 1 if said else 0
