@@ -9,6 +9,8 @@
 #                                              --include=ca-certificates trixie
 #   scripts/test-containers.sh --bin FOLDER    takes programs from there instead
 #                                              of building them
+#   scripts/test-containers.sh --work FOLDER   keeps there what takes long to
+#                                              make, and takes it up again
 #
 # The images of PostgreSQL and Caddy are Docker's own and cannot be had
 # everywhere: Debian's packages take their place here. compose.yaml is held
@@ -22,6 +24,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 base=
 bin=
+kept=
 while [ $# -gt 0 ]; do
     case $1 in
     --help | -h)
@@ -35,6 +38,10 @@ while [ $# -gt 0 ]; do
     --bin)
         shift
         bin=$(realpath "${1:?a folder}")
+        ;;
+    --work)
+        shift
+        kept=$(realpath -m "${1:?a folder}")
         ;;
     *) die "test-containers.sh: there is no option $1" ;;
     esac
@@ -54,15 +61,17 @@ done
 python3 -c 'import venv' 2>/dev/null || impossible "python3 has no venv."
 
 work=$(realpath "$(mktemp -d)")
-chmod 755 "$work"
+[ -n "$kept" ] || kept=$work/kept
+mkdir -p "$kept"
+chmod 755 "$work" "$kept"
 mounts_below() { findmnt --raw --noheadings --output TARGET | awk -v below="$1/" 'index($0, below) == 1'; }
 finish() {
     local status=$? mount
     trap '' INT TERM
     while read -r mount; do
         umount "$mount" || true
-    done < <(mounts_below "$work" | sort -r)
-    if [ -n "$(mounts_below "$work")" ]; then
+    done < <({ mounts_below "$work" && mounts_below "$kept"; } | sort -r)
+    if [ -n "$(mounts_below "$work")$(mounts_below "$kept")" ]; then
         complain "$work has mounts, and is left"
         exit 1
     fi
@@ -74,16 +83,21 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 # ------------------------------------------------------------- compose.yaml
-python3 -m venv "$work/venv"
-if "$work/venv/bin/pip" install --quiet check-jsonschema==0.39.0 pyyaml >"$work/pip.log" 2>&1; then
-    "$work/venv/bin/check-jsonschema" --builtin-schema vendor.compose-spec "$root/compose.yaml" ||
+python=python3
+if ! command -v check-jsonschema >/dev/null || ! python3 -c 'import yaml' 2>/dev/null; then
+    python3 -m venv "$kept/venv"
+    if "$kept/venv/bin/pip" install --quiet check-jsonschema==0.39.0 pyyaml >"$work/pip.log" 2>&1; then
+        python=$kept/venv/bin/python
+        PATH=$kept/venv/bin:$PATH
+    fi
+fi
+"$python" -c 'import yaml' 2>/dev/null || impossible "python3 has no yaml."
+if command -v check-jsonschema >/dev/null; then
+    check-jsonschema --builtin-schema vendor.compose-spec "$root/compose.yaml" ||
         die "✗ compose.yaml is not of the compose specification"
     say "compose.yaml is of the compose specification"
-    python=$work/venv/bin/python
 else
     complain "check-jsonschema cannot be had: compose.yaml is not held against its schema"
-    python=python3
-    "$python" -c 'import yaml' 2>/dev/null || impossible "python3 has no yaml."
 fi
 
 # ----------------------------------------------------------------- programs
@@ -106,17 +120,23 @@ cp "$root/backend/Containerfile" "$context/backend/"
 
 # ------------------------------------------------------------------- images
 if [ -z "$base" ]; then
-    say "Making a small Debian"
-    base=$work/base
-    debootstrap --variant=minbase --include=ca-certificates trixie "$base" >"$work/debootstrap.log" 2>&1 ||
-        impossible "debootstrap failed: $(tail -n 3 "$work/debootstrap.log")"
+    base=$kept/base
+    if ! [ -e "$kept/base.whole" ]; then
+        say "Making a small Debian"
+        debootstrap --variant=minbase --include=ca-certificates trixie "$base" >"$work/debootstrap.log" 2>&1 ||
+            impossible "debootstrap failed: $(tail -n 3 "$work/debootstrap.log")"
+        touch "$kept/base.whole"
+    fi
 fi
-storage() { buildah --root "$work/storage" --runroot "$work/run" --storage-driver "$driver" "$@"; }
+storage() { buildah --root "$kept/storage" --runroot "$work/run" --storage-driver "$driver" "$@"; }
 driver=overlay
 storage images >/dev/null 2>&1 || driver=vfs
-container=$(storage from scratch)
-storage add --quiet "$container" "$base" / >/dev/null
-storage commit --quiet --rm "$container" localhost/base >/dev/null
+storage rm --all >/dev/null 2>&1 || true
+if ! storage inspect --type image localhost/base >/dev/null 2>&1; then
+    container=$(storage from scratch)
+    storage add --quiet "$container" "$base" / >/dev/null
+    storage commit --quiet --rm "$container" localhost/base >/dev/null
+fi
 
 build() {
     local name=$1 file=$2 target=$3
@@ -136,22 +156,25 @@ build av-agent agent/Containerfile packed
 build av-equipment agent/Containerfile packed-equipment
 
 # --------------------------------------- in place of PostgreSQL's and Caddy's
-others=$work/others
-cp -a "$base" "$others"
-cp /etc/resolv.conf "$others/etc/resolv.conf" 2>/dev/null || true
-printf '#!/bin/sh\nexit 101\n' >"$others/usr/sbin/policy-rc.d"
-chmod 755 "$others/usr/sbin/policy-rc.d"
-mkdir -p "$others/etc/postgresql-common"
-echo 'create_main_cluster = false' >"$others/etc/postgresql-common/createcluster.conf"
-mount -t proc proc "$others/proc"
-{ chroot "$others" apt-get update &&
-    DEBIAN_FRONTEND=noninteractive chroot "$others" apt-get install -y --no-install-recommends \
-        -o Dpkg::Options::=--force-confold -o Dpkg::Options::=--force-unsafe-io \
-        postgresql caddy wget; } >"$work/apt.log" 2>&1 ||
-    impossible "PostgreSQL and Caddy cannot be had: $(tail -n 3 "$work/apt.log")"
-umount "$others/proc"
-chroot "$others" sh -c 'usermod --non-unique --uid 999 postgres && groupmod --non-unique --gid 999 postgres
-    ln -s /usr/lib/postgresql/*/bin/* /usr/local/bin/'
+others=$kept/others
+if ! [ -e "$kept/others.whole" ]; then
+    cp -a "$base" "$others"
+    cp /etc/resolv.conf "$others/etc/resolv.conf" 2>/dev/null || true
+    printf '#!/bin/sh\nexit 101\n' >"$others/usr/sbin/policy-rc.d"
+    chmod 755 "$others/usr/sbin/policy-rc.d"
+    mkdir -p "$others/etc/postgresql-common"
+    echo 'create_main_cluster = false' >"$others/etc/postgresql-common/createcluster.conf"
+    mount -t proc proc "$others/proc"
+    { chroot "$others" apt-get update &&
+        DEBIAN_FRONTEND=noninteractive chroot "$others" apt-get install -y --no-install-recommends \
+            -o Dpkg::Options::=--force-confold -o Dpkg::Options::=--force-unsafe-io \
+            postgresql caddy wget; } >"$work/apt.log" 2>&1 ||
+        impossible "PostgreSQL and Caddy cannot be had: $(tail -n 3 "$work/apt.log")"
+    umount "$others/proc"
+    chroot "$others" sh -c 'usermod --non-unique --uid 999 postgres && groupmod --non-unique --gid 999 postgres
+        ln -s /usr/lib/postgresql/*/bin/* /usr/local/bin/'
+    touch "$kept/others.whole"
+fi
 cat >"$others/usr/local/bin/database-start" <<'START'
 #!/bin/bash
 # What PostgreSQL's image does at its start, as far as compose.yaml asks for it.

@@ -7,6 +7,8 @@
 #   scripts/test-pi.sh --base FOLDER   takes this one, which stays as it is:
 #                                      debootstrap --variant=minbase
 #                                      --include=ca-certificates,systemd trixie
+#   scripts/test-pi.sh --bin FOLDER --deb FILE   takes programs and the agent's
+#                                      package from there instead of building them
 #
 # It shows that user-data is as cloud-init's own schema wants it (where the
 # package cloud-init can be had in the folder), that the first boot installs the
@@ -20,6 +22,8 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$root/scripts/lib.sh"
 
 base=
+bin=
+deb=
 inside=no
 while [ $# -gt 0 ]; do
     case $1 in
@@ -30,6 +34,14 @@ while [ $# -gt 0 ]; do
     --base)
         shift
         base=$(realpath "${1:?a folder}")
+        ;;
+    --bin)
+        shift
+        bin=$(realpath "${1:?a folder}")
+        ;;
+    --deb)
+        shift
+        deb=$(realpath "${1:?a file}")
         ;;
     # The script runs again in namespaces of its own.
     --inside) inside=yes ;;
@@ -52,9 +64,12 @@ if [ "$inside" = no ]; then
     trap 'exit 130' INT
     trap 'exit 143' TERM
     chmod 755 "$AV_PI_WORK"
-    need_cargo
-    export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$root/target}"
-    AV_BUILD_PROFILE=dev AV_DEB_FOLDER=$AV_PI_WORK/debs "$root/scripts/build-deb.sh"
+    if [ -z "$bin" ] || [ -z "$deb" ]; then
+        need_cargo
+        AV_BUILD_PROFILE=dev AV_DEB_FOLDER=$AV_PI_WORK/debs "$root/scripts/build-deb.sh"
+        bin=${CARGO_TARGET_DIR:-$root/target}/debug
+        deb=$(find "$AV_PI_WORK/debs" -name 'av-agent_*.deb')
+    fi
     if [ -z "$base" ]; then
         base=$AV_PI_WORK/base
         say "Making a small Debian"
@@ -72,13 +87,13 @@ if [ "$inside" = no ]; then
         chroot root apt-get update
         DEBIAN_FRONTEND=noninteractive chroot root apt-get install -y --no-install-recommends cloud-init' \
         sh "$AV_PI_WORK" "$base" >"$AV_PI_WORK/cloud-init.log" 2>&1 || complain "cloud-init cannot be had in the folder."
-    unshare --net --mount --pid --fork --kill-child --mount-proc -- "$root/scripts/test-pi.sh" --inside --base "$base"
+    unshare --net --mount --pid --fork --kill-child --mount-proc -- "$root/scripts/test-pi.sh" --inside --base "$base" \
+        --bin "$bin" --deb "$deb"
     exit
 fi
 
 # ------------------------------------------------------------------ inside
 work=$AV_PI_WORK
-bin=$CARGO_TARGET_DIR/debug
 ip link set lo up
 mount --make-rprivate /
 until_true() {
@@ -138,7 +153,6 @@ SQL
 boot=$work/boot
 mkdir "$boot"
 prepare() { "$root/scripts/raspberry-pi.sh" --backend http://127.0.0.1:8000 --timezone Europe/Paris "$@" "$boot"; }
-deb=$(find "$work/debs" -name 'av-agent_*.deb')
 for wrong in 'A;B' 'ABCDE' 'ABCDE-FGHJ$'; do
     ! prepare --code "$wrong" --deb "$deb" 2>/dev/null || die "✗ the code $wrong was taken"
 done
