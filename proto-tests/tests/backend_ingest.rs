@@ -722,6 +722,14 @@ fn what_is_not_there_or_not_allowed_is_said_in_json() {
         ("POST", "/config", 405),
         ("DELETE", "/devices", 405),
         ("PUT", "/health", 405),
+        ("PATCH", "/devices/3", 405),
+        ("PUT", "/sites/1/devices/2", 405),
+        ("POST", "/", 405),
+        ("POST", "/openapi.json", 405),
+        ("PATCH", "/login", 405),
+        ("GET", "/logout", 405),
+        ("PUT", "/enroll", 405),
+        ("DELETE", "/static/app.js", 405),
     ] {
         let body = (method != "GET").then_some(&b"{}"[..]);
         let answer = bench.backend.request(method, path, &[], body);
@@ -748,4 +756,36 @@ fn what_is_not_there_or_not_allowed_is_said_in_json() {
             .contains("av_backend_http_requests_total{route=\"/ingest\",code=\"405\"} 1")
     );
     assert!(metrics.body.contains("av_backend_database_up 1"));
+}
+
+#[test]
+fn an_agent_that_wants_to_change_its_configuration_is_told_that_it_cannot() {
+    let mut bench = Bench::start();
+    bench.add_device("10.0.0.1");
+    let before = bench.config();
+    let body = br#"{"driver_config": {"pjlink": {"password": "hunter2"}}}"#;
+    for (method, path) in [
+        ("PATCH", "/devices/1"),
+        ("PUT", "/devices/10.0.0.1/driver_config"),
+        ("DELETE", "/sites/1/devices/1"),
+        ("PATCH", &format!("/config/{TOKEN}")),
+        ("PATCH", &format!("/config/{TOKEN}/devices/1")),
+        ("PATCH", "/api/devices/1"),
+        ("PUT", "/ingest"),
+    ] {
+        let answer = bench
+            .backend
+            .request(method, path, &[("X-Site-Token", TOKEN)], Some(body));
+        assert_error(&answer, 405, "comes from this server and never goes to it");
+        assert!(answer.headers.contains_key("allow"), "{path}");
+    }
+    assert_eq!(bench.config(), before);
+    let process = &bench.backend.process;
+    process.wait_for_log(
+        "wants to change its configuration (PATCH pages): refused",
+        2,
+    );
+    let log = process.log();
+    assert!(log.contains("the agent of site"), "{log}");
+    assert!(!log.contains(TOKEN) && !log.contains("hunter2"), "{log}");
 }

@@ -19,7 +19,7 @@ use av_proto::text::{excerpt, one_line};
 use av_service::http::{Arrival, Edge, TooManyStuck};
 use jiff::Timestamp;
 use serde_json::json;
-use tiny_http::Request;
+use tiny_http::{Method, Request};
 
 pub use client_certificate::ClientCertificates;
 pub use server::{ListenError, Listener, Server};
@@ -120,12 +120,20 @@ impl App {
 
     fn answer(&self, target: &Target, arrival: &mut Arrival) -> Answer {
         let request = &arrival.request;
+        let is_change = matches!(
+            request.method(),
+            Method::Put | Method::Patch | Method::Delete
+        );
+        // Whatever the path: no agent changes anything.
+        let by_agent = is_change && header(request, "X-Site-Token").is_some();
+        if by_agent && !target.is_api() {
+            return self.not_allowed(request, target, target.allow().unwrap_or("GET, HEAD"));
+        }
         let Some(allow) = target.allow() else {
             return Answer::error(404, "there is nothing here");
         };
         if !target.allows(request.method()) {
-            return Answer::error(405, &format!("only {allow} is allowed here"))
-                .with("Allow", allow);
+            return self.not_allowed(request, target, allow);
         }
         match target {
             Target::Config(token) => site_token::announce(self.config(request, token)),
@@ -144,6 +152,33 @@ impl App {
             Target::Admin(path, query) => self.admin(path, query, arrival),
             Target::Unknown => Answer::error(404, "there is nothing here"),
         }
+    }
+
+    /// 405, with a word for an agent that wants to change what it is given: a
+    /// person who looks for the reason finds it in both logs.
+    fn not_allowed(&self, request: &Request, target: &Target, allow: &'static str) -> Answer {
+        let mut said = format!("only {allow} is allowed here");
+        if !matches!(
+            request.method(),
+            Method::Get | Method::Head | Method::Post | Method::Options
+        ) {
+            said.push_str(
+                ": an agent's configuration comes from this server and never goes to it; \
+                 an administrator changes it in the pages or with /admin",
+            );
+            if let Some(token) = presented(request) {
+                let who = match self.store.site_by_token(&TokenDigest::of(token)) {
+                    Ok(Some((site, _))) => format!("the agent of site {}", one_line(&site.name)),
+                    _ => "an agent whose token is not known".to_owned(),
+                };
+                log::warn!(
+                    "{who} wants to change its configuration ({} {}): refused",
+                    request.method(),
+                    target.route(),
+                );
+            }
+        }
+        Answer::error(405, &said).with("Allow", allow)
     }
 
     /// A token with which this request may try to open a site.

@@ -87,10 +87,18 @@ impl Target {
         match self {
             Self::Unknown => None,
             Self::Ingest | Self::Suggestions | Self::RenewToken => Some("POST"),
-            // Its routes say themselves what they allow.
-            Self::Admin(..) => Some("GET, HEAD"),
+            Self::Admin(path, _) => Some(match kind(path) {
+                Kind::Form => "GET, HEAD, POST",
+                Kind::Action => "POST",
+                Kind::Page | Kind::Own => "GET, HEAD",
+            }),
             _ => Some("GET, HEAD"),
         }
+    }
+
+    /// Whether it is the administrator's API.
+    pub(super) fn is_api(&self) -> bool {
+        matches!(self, Self::Admin(path, _) if path.first().is_some_and(|first| first == "admin"))
     }
 
     /// Whether it allows this method.
@@ -98,9 +106,42 @@ impl Target {
         match self {
             Self::Unknown => false,
             Self::Ingest | Self::Suggestions | Self::RenewToken => *method == Method::Post,
-            Self::Admin(..) => true,
+            // The methods of a form and of an action are told by their routes.
+            Self::Admin(path, _) => match kind(path) {
+                Kind::Page => matches!(method, Method::Get | Method::Head),
+                Kind::Form | Kind::Action | Kind::Own => true,
+            },
             _ => matches!(method, Method::Get | Method::Head),
         }
+    }
+}
+
+/// What is at a path of the administrator.
+enum Kind {
+    /// A page or a file, which is looked at alone.
+    Page,
+    /// A page and what its form sends.
+    Form,
+    /// What a form or a program sends.
+    Action,
+    /// The API, whose routes say themselves what they allow; or nothing.
+    Own,
+}
+
+fn kind(path: &[String]) -> Kind {
+    let mut segments = path.iter().map(String::as_str);
+    match (segments.next(), segments.next()) {
+        (Some("login"), None) | (Some("setup"), Some(_)) => Kind::Form,
+        (Some("logout" | "enroll"), None) => Kind::Action,
+        (None, _)
+        | (
+            Some(
+                "sites" | "devices" | "alerts" | "maintenance" | "channels" | "audit" | "account"
+                | "users" | "static" | "openapi.json",
+            ),
+            _,
+        ) => Kind::Page,
+        _ => Kind::Own,
     }
 }
 
@@ -194,7 +235,12 @@ mod tests {
             ("/token/renew", Method::Get, false),
             ("/health", Method::Delete, false),
             ("/", Method::Get, true),
-            ("/", Method::Trace, true),
+            ("/", Method::Trace, false),
+            ("/devices/3", Method::Patch, false),
+            ("/devices/3/edit", Method::Get, true),
+            ("/login", Method::Post, true),
+            ("/setup/x", Method::Post, true),
+            ("/admin/devices/3", Method::Patch, true),
             ("/config", Method::Get, true),
             ("/config", Method::Post, false),
         ] {
