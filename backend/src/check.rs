@@ -16,6 +16,8 @@ pub struct Checked {
     pub devices: usize,
     /// Each field that is not valid, or that an agent puts right by itself.
     pub problems: Vec<FieldError>,
+    /// Each setting that is kept and has no effect.
+    pub warnings: Vec<FieldError>,
 }
 
 /// An agent's `config.json` (`contract.md`, "Agent's config.json").
@@ -116,11 +118,22 @@ fn validate(
     mut problems: Vec<FieldError>,
 ) -> Checked {
     let mut watched = 0;
+    let mut warnings = Vec::new();
     match SiteConfig::validate(parts, devices) {
         Err(errors) => problems.extend(errors),
         Ok(config) => {
             watched = config.devices.len();
             problems.extend(config.warnings);
+            let is_watched = |nth: &usize| {
+                let mut rejected = config.rejected.iter();
+                !rejected.any(|rejected| rejected.index == *nth)
+            };
+            let places = (0..devices.len()).filter(is_watched);
+            for (nth, device) in places.zip(&config.devices) {
+                let place = format!("devices[{nth}]");
+                let unknown = device.unknown.iter();
+                warnings.extend(unknown.map(|it| FieldError::from(it).under(&place)));
+            }
             for rejected in config.rejected {
                 let place = format!("devices[{}]", rejected.index);
                 problems.extend(rejected.errors.into_iter().map(|error| error.under(&place)));
@@ -130,6 +143,7 @@ fn validate(
     Checked {
         devices: watched,
         problems,
+        warnings,
     }
 }
 
@@ -161,7 +175,8 @@ mod tests {
                 check(document.as_bytes()).unwrap(),
                 Checked {
                     devices: 1,
-                    problems: vec![]
+                    problems: vec![],
+                    warnings: vec![],
                 }
             );
         }
@@ -192,6 +207,27 @@ mod tests {
                 "backend_url: is missing; the agent has nobody to ask for its configuration",
                 "site_name: is empty",
                 "doubt_after_days: -1 is not between 0 and 36500",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_setting_that_is_not_known_is_a_warning() {
+        let checked = check(
+            br#"{"site_name":"Paris","site_token":"t","backend_url":"http://b:8000",
+                "devices":[{"ip":"x","name":"P","driver":"ping"},
+                           {"ip":"10.0.0.1","name":"P","driver":"pjlink",
+                            "driver_config":{"pjlink":{"pasword":"a"}},
+                            "expectations":{"allways_on":true}}]}"#,
+        )
+        .unwrap();
+        let said: Vec<String> = checked.warnings.iter().map(ToString::to_string).collect();
+        assert_eq!(checked.problems.len(), 1);
+        assert_eq!(
+            said,
+            [
+                "devices[1].driver_config.pjlink.pasword: is not a known setting; the nearest is \"password\"",
+                "devices[1].expectations.allways_on: is not a known setting; the nearest is \"always_on\"",
             ]
         );
     }

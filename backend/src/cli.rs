@@ -6,6 +6,7 @@ mod env_file;
 
 use std::fmt;
 use std::io::{Read, Write, stdin, stdout};
+use std::net::ToSocketAddrs as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -24,7 +25,7 @@ use crate::check;
 use crate::http::ClientCertificates;
 use crate::import_python::{self, Surroundings};
 use crate::notify::{self, Mail};
-use crate::serve::{Listening, serve};
+use crate::serve::{Listening, serve, set_up_link};
 use crate::store::actor::Actor;
 use crate::store::inventory::SiteFields;
 use crate::store::sites::TokenDigest;
@@ -120,6 +121,22 @@ enum Command {
     /// Adds and lists the people who get in
     #[command(subcommand)]
     User(UserCommand),
+    /// Prints another link with which the first user is made, while there is none
+    SetupLink {
+        /// Where the server listens
+        #[arg(
+            long,
+            env = "AV_LISTEN",
+            default_value = "0.0.0.0:8000",
+            value_name = "IP:PORT"
+        )]
+        listen: String,
+        /// The address under which people reach the server
+        #[arg(long, env = "AV_PUBLIC_URL", value_name = "URL")]
+        public_url: Option<String>,
+        #[command(flatten)]
+        database: Database,
+    },
     /// Prints the configuration hash of a document of the contract's hash section
     Hash {
         /// A file, or - for standard input
@@ -127,7 +144,7 @@ enum Command {
     },
     /// Says what is wrong with a configuration: an answer of GET /config, or an agent's config.json
     #[command(
-        after_help = "Ends with 0 where nothing is wrong, 1 where something is, 2 where the file cannot be read."
+        after_help = "A setting that is not known is a warning: it is kept and has no effect.\nEnds with 0 where nothing is wrong, 1 where something is, 2 where the file cannot be read."
     )]
     CheckConfig {
         /// A file, or - for standard input
@@ -310,6 +327,7 @@ impl Command {
             Self::Serve { .. }
             | Self::Migrate { .. }
             | Self::ImportPython { .. }
+            | Self::SetupLink { .. }
             | Self::Site(_)
             | Self::User(_) => Work::AsUser,
             Self::Backup { .. } | Self::Restore { .. } => Work::WithFiles,
@@ -322,6 +340,7 @@ impl Command {
             Self::Hash { .. } | Self::CheckConfig { .. } => return None,
             Self::Serve { database, .. }
             | Self::Migrate { database }
+            | Self::SetupLink { database, .. }
             | Self::Backup { database, .. }
             | Self::Restore { database, .. }
             | Self::ImportPython { database, .. }
@@ -464,6 +483,11 @@ fn execute(command: Command, account: Option<&Account>) -> Result<ExitCode, Fail
             database,
         }) => change_password(&name, password, database)?,
         Command::User(UserCommand::List { database }) => list_users(database)?,
+        Command::SetupLink {
+            listen,
+            public_url,
+            database,
+        } => setup_link(&listen, public_url.as_deref(), database)?,
         Command::Hash { file } => hash(&file)?,
         Command::CheckConfig { file } => return check_config(&file),
     }
@@ -668,6 +692,22 @@ fn list_users(database: Database) -> Result<(), Failure> {
     print(&table(["ID", "NAME", "ROLE", "LAST LOG-IN"], &rows))
 }
 
+fn setup_link(listen: &str, public_url: Option<&str>, database: Database) -> Result<(), Failure> {
+    let listening = listen
+        .to_socket_addrs()
+        .ok()
+        .and_then(|mut found| found.next())
+        .ok_or_else(|| Failure::new(format!("{listen:?} is not IP:PORT or NAME:PORT")))?;
+    let public_url = public_url.filter(|url| !url.is_empty());
+    let (store, _) = database.open()?;
+    match set_up_link(&store, public_url, listening).map_err(Failure::new)? {
+        Some(link) => print(&link),
+        None => Err(Failure::new(
+            "there is a user already: `av-backend user list` names them, and `av-backend user password NAME` gives one another password",
+        )),
+    }
+}
+
 /// Columns, each as wide as its widest cell.
 fn table<const N: usize>(heads: [&str; N], rows: &[[String; N]]) -> String {
     let mut widths = heads.map(|head| head.chars().count());
@@ -704,8 +744,18 @@ fn check_config(file: &Path) -> Result<ExitCode, Failure> {
     for problem in &checked.problems {
         print(&format!("{}\n", one_line(&problem.to_string())))?;
     }
+    for warning in &checked.warnings {
+        print(&format!("warning: {}\n", one_line(&warning.to_string())))?;
+    }
     if checked.problems.is_empty() {
-        print(&format!("{} device(s), nothing wrong\n", checked.devices))?;
+        let warnings = match checked.warnings.len() {
+            0 => String::new(),
+            count => format!(", {count} warning(s)"),
+        };
+        print(&format!(
+            "{} device(s), nothing wrong{warnings}\n",
+            checked.devices
+        ))?;
         Ok(ExitCode::SUCCESS)
     } else {
         Ok(ExitCode::from(1))
@@ -734,8 +784,6 @@ fn print(text: &str) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

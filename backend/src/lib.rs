@@ -7,6 +7,7 @@
 //! | [`cli`] | the command line |
 //! | [`backup`] | `backup` and `restore`, around PostgreSQL's own programs |
 //! | [`check`] | `check-config`: what is wrong with a configuration |
+//! | [`reach`] | under which addresses people reach the server |
 //! | [`serve`] | the threads of the server, wired together |
 //! | [`admin`] | the administrator's API and pages, and who gets in |
 //! | [`http`] | routing, authorization and limits |
@@ -33,6 +34,7 @@ pub mod http;
 pub mod import_python;
 pub mod ingest;
 pub mod notify;
+pub mod reach;
 pub mod serve;
 pub mod stop;
 pub mod store;

@@ -1,6 +1,7 @@
 //! `av-backend serve`: the threads, wired together.
 
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use crate::admin::{Admin, Settings, random_hex};
 use crate::config::{Configs, watch};
 use crate::http::{App, ClientCertificates, ListenError, Listener, Server};
 use crate::notify;
+use crate::reach::Reach;
 use crate::stop::Stop;
 use crate::store::sites::TokenDigest;
 use crate::store::{Condition, Connector, Store};
@@ -93,10 +95,7 @@ pub fn serve(
     let told_of = addresses.clone();
     let store = Arc::new(Store::new(connector, workers.saturating_sub(2)));
     let configs = Arc::new(Configs::new(store.clone()));
-    let url = settings
-        .public_url
-        .clone()
-        .unwrap_or_else(|| format!("http://{address}"));
+    let public_url = settings.public_url.clone();
     let admin = Admin::new(store.clone(), settings);
     let app = Arc::new(App::new(
         store.clone(),
@@ -147,7 +146,10 @@ pub fn serve(
         move || panicked.note_panic(),
         stop.clone(),
         &progress,
-        move || keep(&kept, &addresses, &url, &keep_stop),
+        move || {
+            let invite = |store: &Store| invite(store, public_url.as_deref(), address);
+            keep(&kept, &addresses, invite, &keep_stop);
+        },
     )?);
     let (panicked, watch_stop) = (app.clone(), stop.clone());
     running.push(threads::spawn(
@@ -242,7 +244,7 @@ fn status(condition: &Condition, addresses: &str) -> String {
 
 /// Brings the schema up to date as soon as there is a database, and again
 /// where it was made anew; keeps the history's partitions ahead of time.
-fn keep(store: &Store, addresses: &str, url: &str, stop: &Stop) {
+fn keep(store: &Store, addresses: &str, invite: impl Fn(&Store) -> bool, stop: &Stop) {
     let mut said = String::new();
     let mut kept_at: Option<Instant> = None;
     let mut invited = false;
@@ -272,7 +274,7 @@ fn keep(store: &Store, addresses: &str, url: &str, stop: &Stop) {
             }
         }
         if store.is_ready() && !invited {
-            invited = invite(store, url);
+            invited = invite(store);
         }
         if store.is_ready() && kept_at.is_none_or(|at| at.elapsed() >= HOUSEKEEPING_EVERY) {
             said.clear();
@@ -307,24 +309,33 @@ fn keep(store: &Store, addresses: &str, url: &str, stop: &Stop) {
 /// Where there is no user yet, prints the link with which the first one is
 /// made. Not into the log: the link is a secret until it has been used.
 /// Answers whether that is done with.
-fn invite(store: &Store, url: &str) -> bool {
-    let done = random_hex()
-        .map_err(|error| error.to_string())
-        .and_then(|code| {
-            let added = store
-                .add_setup_link(&TokenDigest::of(&code))
-                .map_err(|error| error.to_string())?;
-            if added {
-                let link =
-                    format!("There is no user yet. Make the first one here: {url}/setup/{code}\n");
-                std::io::stdout()
-                    .write_all(link.as_bytes())
-                    .map_err(|error| format!("standard output: {error}"))?;
-            }
-            Ok(())
-        });
+fn invite(store: &Store, public_url: Option<&str>, listening: SocketAddr) -> bool {
+    let done = set_up_link(store, public_url, listening).and_then(|link| {
+        let said = link.unwrap_or_default();
+        std::io::stdout()
+            .write_all(said.as_bytes())
+            .map_err(|error| format!("standard output: {error}"))
+    });
     if let Err(error) = &done {
         log::warn!("no set-up link: {error}");
     }
     done.is_ok()
+}
+
+/// What to tell of the link with which the first user is made; `None` where
+/// there is a user.
+///
+/// # Errors
+/// Where there are no random numbers, or what the database says.
+pub fn set_up_link(
+    store: &Store,
+    public_url: Option<&str>,
+    listening: SocketAddr,
+) -> Result<Option<String>, String> {
+    let code = random_hex().map_err(|error| error.to_string())?;
+    let added = store
+        .add_setup_link(&TokenDigest::of(&code))
+        .map_err(|error| error.to_string())?;
+    let link = Reach::of(public_url, listening).link(&format!("/setup/{code}"));
+    Ok(added.then(|| format!("There is no user yet. Make the first one here: {link}")))
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use admin_support::{Browser, Office, assert_error, bad_fields};
-use av_proto_tests::process::Answer;
+use av_proto_tests::process::{Answer, backend_command};
 use serde_json::{Value, json};
 
 const JSON: (&str, &str) = ("Content-Type", "application/json");
@@ -1268,4 +1268,91 @@ fn the_openapi_document_is_what_the_routes_are() {
         }
     }
     assert!(operations.len() > 45, "{operations:?}");
+}
+
+#[test]
+fn a_misspelt_setting_is_kept_and_named_with_the_nearest_known_one() {
+    let office = Office::open();
+    let (site, token) = office.site("Paris");
+    let mut device = projector(site, "10.0.0.1");
+    device["driver_config"] = json!({"pjlink": {"pasword": "geheim7"}});
+    device["expectations"] = json!({"allways_on": true});
+    let answer = office.edit("POST", "/admin/devices", &[], &device);
+    assert_eq!(answer.status, 201, "{answer:?}");
+    let warnings = json!([
+        {"field": "driver_config.pjlink.pasword",
+         "problem": "is not a known setting; the nearest is \"password\""},
+        {"field": "expectations.allways_on",
+         "problem": "is not a known setting; the nearest is \"always_on\""},
+    ]);
+    assert_eq!(answer.json()["warnings"], warnings);
+    let id = answer.json()["id"].as_i64().unwrap();
+    let shown = office.get(&format!("/admin/devices/{id}"));
+    assert_eq!(shown["warnings"], warnings);
+    assert_eq!(shown["expectations"], json!({"allways_on": true}));
+
+    // It stays stored, and reaches the agent.
+    let config = office.backend.get(&format!("/config/{token}"));
+    assert!(config.body.contains("pasword"), "{config:?}");
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.json");
+    std::fs::write(&file, &config.body).unwrap();
+    let output = backend_command("")
+        .args(["check-config".as_ref(), file.as_os_str()])
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(
+        said.contains(
+            "warning: devices[0].expectations.allways_on: is not a known setting; the nearest is \"always_on\"\n"
+        ),
+        "{said}"
+    );
+    assert!(
+        said.ends_with("1 device(s), nothing wrong, 2 warning(s)\n"),
+        "{said}"
+    );
+
+    for (path, language, said) in [
+        (format!("/devices/{id}"), "en", "Did you mean password?"),
+        (
+            format!("/devices/{id}/edit"),
+            "en",
+            "Did you mean always_on?",
+        ),
+        (
+            format!("/devices/{id}"),
+            "fr",
+            "Vouliez-vous dire always_on ?",
+        ),
+    ] {
+        let page = office.send(
+            &office.editor,
+            "GET",
+            &path,
+            &[("Accept-Language", language)],
+            None,
+        );
+        assert!(page.body.contains(said), "{path}: {}", page.body);
+        assert!(!page.body.contains("geheim7"), "{path}");
+    }
+
+    let file = "ip,name,driver,driver_config.ping.cuont\n10.0.0.2,New,ping,5\n";
+    let dry = office.import(&format!("site_id={site}&dry_run=1"), CSV, file);
+    assert_eq!(dry.status, 200, "{dry:?}");
+    assert_eq!(
+        dry.json()["warnings"],
+        json!([{"row": 2, "field": "driver_config.ping.cuont",
+                "problem": "is not a known setting; the nearest is \"count\""}])
+    );
+
+    // Put right, nothing is said.
+    let answer = office.edit(
+        "PATCH",
+        &format!("/admin/devices/{id}"),
+        &[("If-Match", "*")],
+        &json!({"driver_config": {"pjlink": {"password": "geheim7"}}, "expectations": {"always_on": true}}),
+    );
+    assert_eq!(answer.json()["warnings"], json!([]), "{answer:?}");
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use av_proto::FieldError;
 use av_proto::schedule::zone;
+use av_proto::unknown::unknown_settings;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Serialize;
@@ -247,7 +248,20 @@ fn show(admin: &Admin, call: &Call<'_>, device: i64) -> Result<Answer, Answer> {
             ),
         )?;
     }
-    Ok(answer(200, &device, reveal, None))
+    let warnings = unknown_settings_of(&device.fields);
+    Ok(answer(200, &device, reveal, Some(&warnings)))
+}
+
+/// What is stored and has no effect.
+fn unknown_settings_of(fields: &DeviceFields) -> Vec<FieldError> {
+    unknown_settings(
+        &fields.driver,
+        fields.driver_config.as_deref().unwrap_or("{}"),
+        fields.expectations.as_deref().unwrap_or("{}"),
+    )
+    .iter()
+    .map(FieldError::from)
+    .collect()
 }
 
 /// The zone of a site as an agent uses it.

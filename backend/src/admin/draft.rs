@@ -4,6 +4,7 @@ use av_proto::FieldError;
 use av_proto::canonical::canonicalize;
 use av_proto::config::Device;
 use av_proto::driver::DriverSettings;
+use av_proto::unknown::{UnknownSetting, unknown_settings};
 use jiff::tz::TimeZone;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -167,11 +168,18 @@ impl Draft {
             Ok(device) if errors.is_empty() => device,
             Ok(_) => return Err(errors),
             Err(bad) => {
-                errors.extend(bad);
+                errors.extend(without_unknown(
+                    bad,
+                    &unknown_settings(
+                        &driver,
+                        driver_config.as_deref().unwrap_or("{}"),
+                        expectations.as_deref().unwrap_or("{}"),
+                    ),
+                ));
                 return Err(errors);
             }
         };
-        let warnings = match &device.settings {
+        let mut warnings = match &device.settings {
             DriverSettings::Other { driver, .. } => vec![FieldError::new(
                 "driver",
                 format!(
@@ -180,6 +188,8 @@ impl Draft {
             )],
             _ => Vec::new(),
         };
+        // Stored all the same: a newer agent may know them.
+        warnings.extend(device.unknown.iter().map(FieldError::from));
         Ok(Valid {
             fields: DeviceFields {
                 site_id,
@@ -198,6 +208,26 @@ impl Draft {
             warnings,
         })
     }
+}
+
+/// What is not valid, without the settings that are only not known: they are
+/// no errors, unless one is what is missing, misspelt.
+fn without_unknown(mut bad: Vec<FieldError>, unknown: &[UnknownSetting]) -> Vec<FieldError> {
+    let misspelt = |setting: &UnknownSetting, bad: &[FieldError]| {
+        let folder = setting.path.strip_suffix(&setting.name);
+        let meant = folder.zip(setting.nearest.as_deref());
+        meant.is_some_and(|(folder, nearest)| {
+            bad.iter()
+                .any(|error| error.field.strip_prefix(folder) == Some(nearest))
+        })
+    };
+    let harmless: Vec<FieldError> = unknown
+        .iter()
+        .filter(|setting| !misspelt(setting, &bad))
+        .map(FieldError::from)
+        .collect();
+    bad.retain(|error| !harmless.contains(error));
+    bad
 }
 
 /// Says where an object should be and something else is: serde would take an
@@ -380,7 +410,8 @@ mod tests {
             valid.fields.driver_config.unwrap(),
             r#"{"pjlink": {"password": "admin"}, "x": 12345678901234567890123}"#
         );
-        assert!(valid.warnings.is_empty());
+        let warned: Vec<&str> = valid.warnings.iter().map(|it| it.field.as_str()).collect();
+        assert_eq!(warned, ["driver_config.x"]);
         let fields = validate(MINIMAL, None).unwrap().fields;
         assert_eq!(fields.device_type, "other");
         assert_eq!((fields.driver_config, fields.expectations), (None, None));
@@ -393,6 +424,42 @@ mod tests {
             None,
         );
         assert_eq!(valid.unwrap().warnings[0].field, "driver");
+    }
+
+    #[test]
+    fn an_unknown_setting_is_a_warning_and_stays() {
+        let valid = validate(
+            r#"{"ip": "10.0.0.1", "name": "A", "driver": "pjlink",
+                "driver_config": {"pjlink": {"pasword": "x"}}, "expectations": {"allways_on": true}}"#,
+            None,
+        )
+        .unwrap();
+        let said: Vec<String> = valid.warnings.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            said,
+            [
+                "driver_config.pjlink.pasword: is not a known setting; the nearest is \"password\"",
+                "expectations.allways_on: is not a known setting; the nearest is \"always_on\"",
+            ]
+        );
+        assert_eq!(
+            valid.fields.expectations.as_deref(),
+            Some(r#"{"allways_on": true}"#)
+        );
+    }
+
+    #[test]
+    fn of_a_device_that_is_refused_the_misspelt_field_is_named_and_no_harmless_one() {
+        let errors = validate(
+            r#"{"ip": "10.0.0.1", "name": "A", "driver": "snmp", "driver_config": {"snmp": {
+                "version": "3", "v3": {"usr": "x"}, "note": 1}}}"#,
+            None,
+        )
+        .unwrap_err();
+        let starts = |field: &str| errors.iter().any(|error| error.starts_with(field));
+        assert!(starts("driver_config.snmp.v3.user: "), "{errors:?}");
+        assert!(starts("driver_config.snmp.v3.usr: "), "{errors:?}");
+        assert!(!starts("driver_config.snmp.note"), "{errors:?}");
     }
 
     #[test]

@@ -183,6 +183,8 @@ pub struct DeviceDetail {
     pub metrics: Option<String>,
     /// How long an observation holds where no other follows, in seconds.
     pub holds_s: i64,
+    /// The text of its settings' JSON object, with its secrets.
+    pub driver_config: String,
 }
 
 /// A line of a device's history.
@@ -409,7 +411,8 @@ impl Store {
                 &format!(
                     "{DEVICES}, coalesce(d.expectations, '{{}}')::text, c.metrics::text,
                             (greatest(3600, i.seconds)
-                             + extract(epoch FROM av_silence_limit(i.seconds)))::bigint
+                             + extract(epoch FROM av_silence_limit(i.seconds)))::bigint,
+                            coalesce(d.driver_config, '{{}}')::text
                        FROM devices d JOIN sites s ON s.id = d.site_id
                        JOIN device_current c ON c.device_id = d.id
                       CROSS JOIN LATERAL (SELECT av_report_interval_s(s.ok_interval_s, s.ko_interval_s) AS seconds) i
@@ -424,6 +427,7 @@ impl Store {
                         expectations: row.get(18),
                         metrics: row.get(19),
                         holds_s: row.get(20),
+                        driver_config: row.get(21),
                     },
                 )
             }))

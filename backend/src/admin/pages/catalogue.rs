@@ -290,6 +290,16 @@ pub(super) const CATALOGUE: &[(&str, &str, &str)] = &[
         "Delete this device? Its agent stops watching it.",
         "Supprimer cet équipement ? Son agent cessera de le surveiller.",
     ),
+    (
+        "setting.unknown",
+        "{} is not a known setting and has no effect.",
+        "{} n'est pas un réglage connu et n'a pas d'effet.",
+    ),
+    (
+        "setting.nearest",
+        "Did you mean {}?",
+        "Vouliez-vous dire {} ?",
+    ),
     ("device.facts", "Facts", "Fiche"),
     ("device.metrics", "Newest measures", "Dernières mesures"),
     (

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use askama::Template;
 use av_proto::driver::PROFILES;
 use av_proto::text::excerpt;
+use av_proto::unknown::unknown_settings;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
@@ -39,6 +40,8 @@ struct Page {
     changes: Vec<Change>,
     availability: Option<Days>,
     windows: Vec<Window>,
+    /// Settings that have no effect.
+    unknown: Vec<String>,
 }
 
 struct Period {
@@ -130,6 +133,7 @@ pub(super) fn page(admin: &Admin, call: &Call<'_>, id: i64) -> Result<Answer, Pr
             changes: changes(&history, from),
             availability: availability::of_device(lang, &known_days),
             windows,
+            unknown: unknown(lang, &device, &detail),
             device,
             f,
         },
@@ -157,6 +161,20 @@ fn known(lang: Lang, class: &'static str) -> &'static str {
     } else {
         lang.worst(class)
     }
+}
+
+/// The settings that are stored and have no effect, each in a sentence.
+fn unknown(lang: Lang, device: &DevicePage, detail: &DeviceDetail) -> Vec<String> {
+    unknown_settings(&device.driver, &detail.driver_config, &detail.expectations)
+        .iter()
+        .map(|setting| {
+            let said = lang.with("setting.unknown", &setting.path);
+            match &setting.nearest {
+                Some(nearest) => format!("{said} {}", lang.with("setting.nearest", nearest)),
+                None => said,
+            }
+        })
+        .collect()
 }
 
 /// When the verdict or the detail changed, the newest first.
@@ -468,6 +486,7 @@ struct Form {
     title: String,
     id: Option<i64>,
     name: String,
+    unknown: Vec<String>,
     site_id: i64,
     site: String,
     zone: String,
@@ -497,17 +516,18 @@ pub(super) fn new(admin: &Admin, call: &Call<'_>, site_id: i64) -> Result<Answer
 /// `GET /devices/{id}/edit`.
 pub(super) fn edit(admin: &Admin, call: &Call<'_>, id: i64) -> Result<Answer, Problem> {
     let f = editors_frame(call, "sites")?;
-    let (device, _) = admin.store.device_shown(id)?.ok_or(Problem::None)?;
+    let (device, detail) = admin.store.device_shown(id)?.ok_or(Problem::None)?;
     let title = f.lang.with("device.edit", &device.name);
+    let unknown = unknown(f.lang, &device, &detail);
     let site = (device.site_id, device.site, device.site_timezone);
-    form(admin, f, title, Some((id, device.name)), site)
+    form(admin, f, title, Some((id, device.name, unknown)), site)
 }
 
 fn form(
     admin: &Admin,
     f: Frame,
     title: String,
-    device: Option<(i64, String)>,
+    device: Option<(i64, String, Vec<String>)>,
     (site_id, site, zone): (i64, String, String),
 ) -> Result<Answer, Problem> {
     let devices = admin.store.device_pages(site_id)?;
@@ -519,14 +539,18 @@ fn form(
             .cloned()
             .collect()
     };
-    let (id, name) = device.unzip();
+    let (id, name, unknown) = match device {
+        Some((id, name, unknown)) => (Some(id), name, unknown),
+        None => (None, String::new(), Vec::new()),
+    };
     Ok(show(
         200,
         &Form {
             f,
             title,
             id,
-            name: name.unwrap_or_default(),
+            name,
+            unknown,
             site_id,
             site,
             zone,

@@ -143,6 +143,11 @@ pub(super) const PROBLEMS: &[(&str, &str)] = &[
     ),
     ("is not JSON: {}", "n'est pas du JSON : {}"),
     ("is not an object", "n'est pas un objet"),
+    (
+        "is not a known setting; the nearest is {}",
+        "n'est pas un réglage connu ; le plus proche est {}",
+    ),
+    ("is not a known setting", "n'est pas un réglage connu"),
     ("unknown field {}", "champ inconnu {}"),
     (
         "{} fields are not valid; nothing was changed",
