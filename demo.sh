@@ -191,6 +191,8 @@ fi
 
 # What is set for other agents and backends of this machine is not for these.
 unset "${!AV_@}" DATABASE_URL AGENT_CONFIG CONFIG_SYNC_INTERVAL_MIN
+# Nor is what an installed unit sets, nor its user.
+export AV_ENV_FILE=
 # Each run has its own logs.
 rm -f "$dir"/*.log
 
