@@ -111,6 +111,7 @@ fn probe(address: SocketAddr, mut section: Value) -> Finding {
         interval: None,
         expectations: Expectations::default(),
         unknown: [].into(),
+        echoed: None,
     };
     let found = probe_once(&Drivers::start(&Health::default()), &device);
     assert_eq!(found.metrics["http_port"], address.port());

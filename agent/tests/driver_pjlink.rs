@@ -41,6 +41,7 @@ fn device(settings: PjlinkSettings) -> Device {
         interval: None,
         expectations: Expectations::default(),
         unknown: [].into(),
+        echoed: None,
     }
 }
 

@@ -90,6 +90,89 @@ fn a_report_has_the_contracts_fields() {
     av_proto::report::Report::parse(report.to_string().as_bytes()).unwrap();
 }
 
+/// What the Python backend sends of a site: sections with their defaults for
+/// every device, its own dates, and no `driver_config`.
+fn python_site(projector: &Projector, name: &str, expectations: &Value) -> Value {
+    let mut given = device(projector, name);
+    given["expectations"] = expectations.clone();
+    let mut site = site("Paris", &[given]);
+    let sent = site["devices"][0].as_object_mut().unwrap();
+    sent.remove("driver_config");
+    sent.insert("snmp".to_owned(), json!({"community": "public"}));
+    let at = json!("2026-01-01T00:00:00+00:00");
+    sent["pjlink"]["password"] = json!("");
+    sent["pjlink"]["_password_updated_at"] = at.clone();
+    sent.insert("driver_config_updated_at".to_owned(), at);
+    site
+}
+
+/// What the Python backend makes of a report's device: it overwrites what it
+/// has with what stands there, and with nothing where nothing does.
+fn taken_by_python(device: &Value) -> Value {
+    let text = |field: &str, otherwise: &str| match device[field].as_str().map(str::trim) {
+        None | Some("") => otherwise.to_owned(),
+        Some(text) => text.to_owned(),
+    };
+    let ip = text("ip", "");
+    let expectations = match &device["expectations"] {
+        Value::Object(object) => Value::Object(object.clone()),
+        _ => json!({}),
+    };
+    json!({
+        "name": text("name", &ip), "type": text("type", "unknown"), "driver": text("driver", "ping"),
+        "building": text("building", ""), "floor": text("floor", ""), "room": text("room", ""),
+        "expectations": expectations,
+    })
+}
+
+#[track_caller]
+fn is_left_as_it_was(report: &Value, site: &Value) {
+    let taken = taken_by_python(&report["devices"][0]);
+    for (field, value) in taken.as_object().unwrap() {
+        assert_eq!(*value, site["devices"][0][field], "{field} in {report}");
+    }
+}
+
+#[test]
+fn a_python_backend_keeps_its_configuration_whatever_the_agent_reports() {
+    let projector = Projector::start(Config::new(([127, 0, 0, 1], 0).into())).unwrap();
+    let first = python_site(
+        &projector,
+        "0",
+        &json!({"always_on": true, "alert_after_s": 15, "schedule": {}, "note": [1, null]}),
+    );
+    let backend = FakeBackend::start(ConfigAnswer::Site(first.clone()));
+    backend.be_older(true);
+    let mut agent = Agent::new(&first_config(&backend.url()));
+    agent.start();
+    let report = wait_reports(&agent, &backend, 1).remove(0);
+    is_left_as_it_was(&report, &first);
+
+    // What waited while somebody changed them does not bring the old ones back.
+    backend.answer_ingest(IngestAnswer::Status(503));
+    let renamed = python_site(&projector, "1", &json!({"always_on": true}));
+    backend.answer_config(ConfigAnswer::Site(renamed));
+    wait_pending(&agent, 1);
+    let newest = python_site(&projector, "2", &json!({"always_on": false}));
+    backend.answer_config(ConfigAnswer::Site(newest.clone()));
+    wait_status(&agent, "the change was swept", |status| {
+        (status["devices"][0]["name"] == "2").then_some(())
+    });
+    let known = backend.reports().len();
+    backend.answer_ingest(IngestAnswer::Take);
+    for report in &wait_reports(&agent, &backend, known + 1)[known..] {
+        is_left_as_it_was(report, &newest);
+    }
+}
+
+#[test]
+fn a_backend_that_keeps_its_configuration_itself_gets_no_expectations_back() {
+    let (_projector, backend, agent) = scene(IngestAnswer::Take);
+    let report = wait_reports(&agent, &backend, 1).remove(0);
+    let device = report["devices"][0].as_object().unwrap();
+    assert!(!device.contains_key("expectations"), "{report}");
+}
+
 #[test]
 fn reports_wait_for_the_backend_and_come_in_order_once_each() {
     let (projector, backend, mut agent) = scene(IngestAnswer::Status(503));

@@ -267,6 +267,10 @@ pub struct Device {
     pub expectations: Expectations,
     /// Its settings that have no effect because their names are not known.
     pub unknown: Box<[UnknownSetting]>,
+    /// `expectations` as they were sent, where the backend is an older one, that
+    /// sends no `driver_config`: it takes them from reports, and what a report
+    /// does not say is lost.
+    pub echoed: Option<Box<str>>,
 }
 
 /// A device that the configuration names and that cannot be watched.
@@ -450,6 +454,10 @@ impl Device {
                 .ok(),
         };
         let unknown = document.unknown();
+        let echoed = match (&document.driver_config, &document.expectations) {
+            (None, Some(raw)) => Some(raw.get().into()),
+            _ => None,
+        };
         match (ip, settings, interval, expectations) {
             (Some(ip), Some(settings), Some(interval), Some(expectations)) => Ok(Self {
                 ip,
@@ -464,6 +472,7 @@ impl Device {
                 interval,
                 expectations,
                 unknown: unknown.into(),
+                echoed,
             }),
             _ => {
                 errors.extend(unknown.iter().map(FieldError::from));
@@ -609,6 +618,31 @@ mod tests {
             ..SiteParts::default()
         };
         SiteConfig::validate(&parts, &devices).unwrap()
+    }
+
+    #[test]
+    fn an_older_backend_gets_its_expectations_back_as_it_sent_them() {
+        for (fields, echoed) in [
+            (
+                r#""expectations": {"alert_after_s": 300, "x": [ 1 ]}"#,
+                Some(r#"{"alert_after_s": 300, "x": [ 1 ]}"#),
+            ),
+            (r#""expectations": {}, "snmp": {}"#, Some("{}")),
+            (r#""expectations": null"#, None),
+            (r#""snmp": {}"#, None),
+            (
+                r#""expectations": {"always_on": true}, "driver_config": {}"#,
+                None,
+            ),
+        ] {
+            let json = format!(r#"{{"ip": "10.0.0.1", "name": "P", "driver": "ping", {fields}}}"#);
+            let device = Device::parse(&json, &TimeZone::UTC, &mut Vec::new());
+            let found = match device {
+                Ok(device) => device.echoed,
+                Err(errors) => panic!("{fields}: {errors:?}"),
+            };
+            assert_eq!(found.as_deref(), echoed, "{fields}");
+        }
     }
 
     #[test]

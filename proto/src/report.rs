@@ -54,6 +54,11 @@ pub struct ReportedDevice {
     pub metrics: Box<RawValue>,
     /// What it means.
     pub verdict: Verdict,
+    /// What is expected of it, as the configuration has it, for an older
+    /// backend that takes that from its reports. Readers of this one pass over
+    /// it, whatever it is.
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    pub expectations: Option<Box<RawValue>>,
     /// When it was found; absent from older agents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_at: Option<Timestamp>,
@@ -180,6 +185,16 @@ mod tests {
         assert_eq!(report.devices[0].status, Status::Online);
         assert_eq!(report.devices[0].metrics.get(), r#"{"ping_ok":true}"#);
         assert_eq!(report.devices[0].observed_at, None);
+    }
+
+    #[test]
+    fn what_is_expected_is_not_read_from_a_report() {
+        for expectations in ["{}", r#"{"always_on":1}"#, "[1]", "null", "\"x\""] {
+            let added = format!(r#""verdict":"ok","expectations":{expectations}"#);
+            let body = body((r#""verdict":"ok""#, &added));
+            let report = Report::parse(body.as_bytes()).unwrap();
+            assert!(report.devices[0].expectations.is_none(), "{expectations}");
+        }
     }
 
     #[test]

@@ -108,6 +108,10 @@ fn look(value: &Value, shape: &Shape, path: &str, unknown: &mut Vec<UnknownSetti
         }
         (Value::Object(members), Shape::Fields(fields)) => {
             for (name, value) in members {
+                // A note: the Python system keeps _password_updated_at there.
+                if name.starts_with('_') {
+                    continue;
+                }
                 let shown = excerpt(name, NAME_MAX);
                 let path = format!("{path}.{shown}");
                 match fields.iter().find(|(known, _)| known == name) {
@@ -338,6 +342,12 @@ mod tests {
                 "{}",
             ),
             ("ping", r#"{"ping":{"count":1,"timeout_s":1}}"#, "{}"),
+            // The notes of the Python system.
+            (
+                "pjlink",
+                r#"{"pjlink":{"password":"x","_password_updated_at":"2026-01-01"}}"#,
+                "{}",
+            ),
             ("telnet", r#"{"telnet":{"anything":1}}"#, "{}"),
             (
                 "protocol",

@@ -92,6 +92,7 @@ impl Observation {
                 .unwrap_or_else(empty_object),
             verdict: self.verdict,
             observed_at: Some(observed_at),
+            expectations: None,
             clock_unsynced: false,
         }
     }

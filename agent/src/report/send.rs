@@ -1,8 +1,13 @@
 //! One report to the backend, and what its answer means for the spool.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use av_proto::config::Device;
 use av_proto::field::from_json;
-use av_proto::report::{AgentInfo, Report, ReportId};
+use av_proto::report::{AgentInfo, Report, ReportId, ReportedDevice};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::spool::Pending;
 use crate::clock::Clock;
@@ -50,9 +55,11 @@ pub(super) fn send(
     id: Option<ReportId>,
     clock: &Clock,
 ) -> Outcome {
+    let mut devices = std::mem::take(&mut pending.devices);
+    echo(&mut devices, &active.site.devices);
     let report = Report {
         site_name: active.site.site_name.clone(),
-        devices: std::mem::take(&mut pending.devices),
+        devices,
         agent: Some(agent),
         report: id,
     };
@@ -82,6 +89,35 @@ pub(super) fn send(
             may_have_arrived: !error.is_unsent(),
             reason: format!("backend not reachable: {error}"),
         },
+    }
+}
+
+/// Gives an older backend its configuration of each device back: it overwrites
+/// what it has with what a report says, and with nothing where a report says
+/// nothing. It is what is configured now, whenever the report was made: a change
+/// of today must not be undone by a report of yesterday.
+fn echo(devices: &mut [ReportedDevice], configured: &[Arc<Device>]) {
+    let older: HashMap<&str, (&Device, &str)> = configured
+        .iter()
+        .filter_map(|device| {
+            Some((
+                device.ip_text.as_str(),
+                (&**device, device.echoed.as_deref()?),
+            ))
+        })
+        .collect();
+    for device in devices {
+        device.expectations = None;
+        let Some((configured, expectations)) = older.get(device.ip.as_str()) else {
+            continue;
+        };
+        device.expectations = RawValue::from_string((*expectations).to_owned()).ok();
+        device.name.clone_from(&configured.name);
+        device.device_type.clone_from(&configured.device_type);
+        device.driver.clone_from(&configured.driver);
+        device.building = Some(configured.building.clone());
+        device.floor = Some(configured.floor.clone());
+        device.room = Some(configured.room.clone());
     }
 }
 
@@ -121,6 +157,56 @@ fn judge(answer: &Answer) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_older_backend_gets_back_what_is_configured_now() {
+        let parse = |json: &str| {
+            let zone = jiff::tz::TimeZone::UTC;
+            Arc::new(Device::parse(json, &zone, &mut Vec::new()).unwrap())
+        };
+        let reported = |ip: &str| -> ReportedDevice {
+            serde_json::from_value(serde_json::json!({
+                "ip": ip, "name": "old", "building": "", "floor": "", "room": "", "type": "old",
+                "driver": "old", "status": "online", "detail": null, "metrics": {}, "verdict": "ok",
+            }))
+            .unwrap()
+        };
+        let configured = [
+            parse(
+                r#"{"ip":"10.0.0.1","name":"P","type":"t","driver":"ping","room":"R","expectations":{"a": 1.0}}"#,
+            ),
+            parse(
+                r#"{"ip":"10.0.0.2","name":"Q","driver":"ping","expectations":{},"driver_config":{}}"#,
+            ),
+            parse(r#"{"ip":"10.0.0.3","name":"R","driver":"ping"}"#),
+        ];
+        let mut devices = ["1", "2", "3", "4"].map(|n| reported(&format!("10.0.0.{n}")));
+        devices[3].expectations = RawValue::from_string("{}".to_owned()).ok();
+        echo(&mut devices, &configured);
+        let said = devices.map(|device| {
+            let room = device.room.unwrap_or_default();
+            let expectations = device.expectations.map(|json| json.get().to_owned());
+            (
+                device.name,
+                device.device_type,
+                device.driver,
+                room,
+                expectations,
+            )
+        });
+        let text = |text: &str| text.to_owned();
+        let as_it_was = || (text("old"), text("old"), text("old"), text(""), None);
+        let echoed = Some(text(r#"{"a": 1.0}"#));
+        assert_eq!(
+            said,
+            [
+                (text("P"), text("t"), text("ping"), text("R"), echoed),
+                as_it_was(),
+                as_it_was(),
+                as_it_was(),
+            ]
+        );
+    }
 
     #[test]
     fn answers_are_told_apart() {

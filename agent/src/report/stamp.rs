@@ -135,6 +135,7 @@ mod tests {
             metrics: to_raw_value(&metrics).unwrap(),
             verdict: Verdict::Ok,
             observed_at: Some(at(observed_at)),
+            expectations: None,
             clock_unsynced: false,
         }
     }

@@ -26,6 +26,7 @@ fn device(name: &str) -> ReportedDevice {
         metrics: RawValue::from_string("{}".to_owned()).unwrap(),
         verdict: Verdict::Ok,
         observed_at: Some(Timestamp::UNIX_EPOCH),
+        expectations: None,
         clock_unsynced: false,
     }
 }

@@ -24,6 +24,7 @@ fn report(text: &str) -> Vec<ReportedDevice> {
         metrics: RawValue::from_string("{\"x\":1.50}".to_owned()).unwrap(),
         verdict: Verdict::Ok,
         observed_at: Some(Timestamp::UNIX_EPOCH),
+        expectations: None,
         clock_unsynced: false,
     }]
 }
