@@ -14,6 +14,12 @@ pub fn nearest<T: AsRef<str>>(word: &str, names: impl IntoIterator<Item = T>) ->
         .map(|(_, name)| name)
 }
 
+/// Whether `word` is `known` but for a slip of the finger.
+#[must_use]
+pub fn is_slip(word: &str, known: &str) -> bool {
+    distance(&word.to_lowercase(), &known.to_lowercase()) * 3 <= known.chars().count()
+}
+
 /// The shortest word that may stand for the rest of a longer one.
 const STEM_MIN: usize = 4;
 
@@ -71,6 +77,12 @@ mod tests {
             assert_eq!(distance(from, to), slips, "{from} {to}");
             assert_eq!(distance(to, from), slips, "{to} {from}");
         }
+    }
+
+    #[test]
+    fn a_slip_is_told_from_another_word() {
+        assert!(is_slip("Pasword", "password") && is_slip("comunnity", "community"));
+        assert!(!is_slip("pass", "password") && !is_slip("auth_protocol", "auth_password"));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use av_proto::FieldError;
 use av_proto::config::Device;
+use av_proto::nearest::is_slip;
 use av_proto::unknown::UnknownSetting;
 use av_proto::verdict::Status;
 use jiff::tz::TimeZone;
@@ -375,8 +376,8 @@ fn secret_in(path: &str) -> Result<String, ProbeError> {
 fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     ["password", "community", "secret", "token", "key"]
-        .iter()
-        .any(|word| name.ends_with(word))
+        .into_iter()
+        .any(|word| name.ends_with(word) || is_slip(&name, word))
 }
 
 /// Puts settings into the section of the device's driver.

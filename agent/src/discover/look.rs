@@ -190,6 +190,7 @@ impl Look<'_> {
                 take(&mut seen.found, *ip, done.finding);
             }
         };
+        let mut asked = 0;
         for (ticket, ip) in targets.iter().enumerate() {
             self.pace.turn();
             if watcher.is_over() {
@@ -198,10 +199,11 @@ impl Look<'_> {
             begin(*ip, Reply::new(ticket, to.clone()));
             self.search.iter_mut().for_each(Search::hear);
             findings.try_iter().for_each(|done| keep(seen, done));
-            seen.asked = seen.asked.max(ticket + 1);
-            watcher.counts(ticket + 1, targets.len(), seen.found.len());
+            asked = ticket + 1;
+            watcher.counts(asked, targets.len(), seen.found.len());
         }
         drop(to);
+        seen.asked = seen.asked.max(asked);
         let mut last = Instant::now();
         loop {
             match findings.recv_timeout(LOOK_EVERY) {
@@ -217,7 +219,7 @@ impl Look<'_> {
                 }
             }
             self.search.iter_mut().for_each(Search::hear);
-            watcher.counts(targets.len(), targets.len(), seen.found.len());
+            watcher.counts(asked, targets.len(), seen.found.len());
         }
     }
 

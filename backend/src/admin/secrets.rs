@@ -6,13 +6,18 @@
 
 use av_proto::FieldError;
 use av_proto::members::Members;
+use av_proto::nearest::is_slip;
 use serde_json::value::RawValue;
 
 /// What stands in place of a secret.
 pub(crate) const MASK: &str = "***";
 
+/// Secrets that are typed by hand. A misspelt setting is stored as it is
+/// written, and its value is the secret all the same.
+const TYPED: [&str; 4] = ["password", "community", "auth_password", "priv_password"];
+
 /// Whether a field of this name holds a secret: a password, a community, a
-/// key of SNMPv3.
+/// key of SNMPv3; one whose name is misspelt too.
 pub(crate) fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     name == "pass"
@@ -31,6 +36,7 @@ pub(crate) fn is_secret(name: &str) -> bool {
         ]
         .iter()
         .any(|word| name.contains(word))
+        || TYPED.iter().any(|known| is_slip(&name, known))
 }
 
 /// Whether a secret stands anywhere in a JSON value.
@@ -239,6 +245,10 @@ mod tests {
             (
                 r#"{"password": null, "monkey": "no"}"#,
                 r#"{"password": null, "monkey": "no"}"#,
+            ),
+            (
+                r#"{"pjlink": {"pasword": "admin", "prot": 4352}, "snmp": {"Comunity": "c", "v3": {"auth_pasword": "a", "auth_protcol": "SHA"}}}"#,
+                r#"{"pjlink": {"pasword": "***", "prot": 4352}, "snmp": {"Comunity": "***", "v3": {"auth_pasword": "***", "auth_protcol": "SHA"}}}"#,
             ),
             ("null", "null"),
             ("{}", "{}"),
