@@ -307,9 +307,13 @@ def check(services, order, work):
         except urllib.error.HTTPError as refusal:
             return refusal.code, refusal.read().decode(), refusal.headers
 
-    log = services["backend"].log.read_text(encoding="utf-8")
-    link = re.search(r"https://localhost:8443(/setup/\S+)", log)
-    demand(link, f"the backend's log has no set-up link: {services['backend'].log_end()}")
+    def link_of_the_log():
+        log = services["backend"].log.read_text(encoding="utf-8")
+        return re.search(r"https://localhost:8443(/setup/\S+)\n", log)
+
+    # Where the database was too slow it is tried again.
+    until("the backend's log has a set-up link", link_of_the_log)
+    link = link_of_the_log()
     status, page, _ = ask(link[1])
     demand(status == 200 and "<form" in page, f"the set-up link answers {status}")
     password = os.urandom(12).hex()

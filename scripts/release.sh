@@ -76,7 +76,13 @@ need_cargo
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 folder=$(realpath -m "${folder:-$root/target/release-$version}")
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+finish() {
+    # buildah leaves its storage mounted.
+    findmnt --raw --noheadings --output TARGET | awk -v below="$work/" 'index($0, below) == 1' | sort -r |
+        while read -r mount; do umount "$mount" || true; done
+    rm -rf --one-file-system "$work"
+}
+trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
