@@ -245,6 +245,7 @@ if [ "$arm" = yes ]; then
 fi
 if [ "$deb" = yes ]; then
     step 'Debian packages' deb_tests
+    step 'Debian packages, with systemd' scripts/test-deb-systemd.sh
 fi
 if [ "$containers" = yes ]; then
     step 'containers' scripts/test-containers.sh
