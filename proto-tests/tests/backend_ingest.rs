@@ -782,10 +782,30 @@ fn an_agent_that_wants_to_change_its_configuration_is_told_that_it_cannot() {
     assert_eq!(bench.config(), before);
     let process = &bench.backend.process;
     process.wait_for_log(
-        "wants to change its configuration (PATCH pages): refused",
-        2,
+        "the agent of site Paris wants to change its configuration (PATCH pages): refused",
+        1,
     );
+    // As the agent of the Python system does: the token in the path alone, and
+    // again with each try.
+    for (token, who) in [
+        (TOKEN, "the agent of site Paris"),
+        ("no-such-token", "an agent whose token is not known"),
+    ] {
+        for _ in 0..3 {
+            let path = format!("/config/{token}/device/10.0.0.1");
+            let answer = bench.backend.request("PATCH", &path, &[], Some(body));
+            assert_error(&answer, 405, "comes from this server and never goes to it");
+        }
+        let line = format!("{who} wants to change its configuration (PATCH /config/...): refused");
+        process.wait_for_log(&line, 1);
+        assert_eq!(process.log().matches(&line).count(), 1);
+    }
+    let looked = bench
+        .backend
+        .get(&format!("/config/{TOKEN}/device/10.0.0.1"));
+    assert_error(&looked, 404, "there is nothing here");
+    assert_eq!(bench.config(), before);
     let log = process.log();
-    assert!(log.contains("the agent of site"), "{log}");
     assert!(!log.contains(TOKEN) && !log.contains("hunter2"), "{log}");
+    assert!(!log.contains("no-such-token"), "{log}");
 }

@@ -11,9 +11,11 @@ mod suggestions;
 mod target;
 mod token;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use av_proto::text::{excerpt, one_line};
 use av_service::http::{Arrival, Edge, TooManyStuck};
@@ -39,6 +41,9 @@ use metrics::Counters;
 use site_token::{CHALLENGE, presented};
 use target::{Target, none_match};
 
+/// After so long a line is logged again that was folded.
+const SAID_AGAIN: Duration = Duration::from_secs(3600);
+
 /// What the routes work with.
 pub struct App {
     store: Arc<Store>,
@@ -51,6 +56,8 @@ pub struct App {
     strangers: BodyTurns,
     edge: Edge,
     certificates: ClientCertificates,
+    /// Lines that are logged once an hour, and when they were.
+    logged: Mutex<HashMap<String, Instant>>,
 }
 
 impl App {
@@ -73,6 +80,7 @@ impl App {
             strangers: BodyTurns::new(STRANGERS, STRANGER_LIMIT),
             edge,
             certificates,
+            logged: Mutex::default(),
         }
     }
 
@@ -125,7 +133,9 @@ impl App {
             Method::Put | Method::Patch | Method::Delete
         );
         // Whatever the path: no agent changes anything.
-        let by_agent = is_change && header(request, "X-Site-Token").is_some();
+        let by_agent = is_change
+            && (matches!(target, Target::BelowConfig(_))
+                || header(request, "X-Site-Token").is_some());
         if by_agent && !target.is_api() {
             return self.not_allowed(request, target, target.allow().unwrap_or("GET, HEAD"));
         }
@@ -150,35 +160,73 @@ impl App {
             Target::Health => self.health(),
             Target::Metrics => self.metrics(),
             Target::Admin(path, query) => self.admin(path, query, arrival),
-            Target::Unknown => Answer::error(404, "there is nothing here"),
+            Target::BelowConfig(_) | Target::Unknown => Answer::error(404, "there is nothing here"),
         }
     }
 
     /// 405, with a word for an agent that wants to change what it is given: a
     /// person who looks for the reason finds it in both logs.
     fn not_allowed(&self, request: &Request, target: &Target, allow: &'static str) -> Answer {
-        let mut said = format!("only {allow} is allowed here");
-        if !matches!(
+        let said = format!("only {allow} is allowed here");
+        let answer = |said: &str| Answer::error(405, said).with("Allow", allow);
+        if matches!(
             request.method(),
             Method::Get | Method::Head | Method::Post | Method::Options
         ) {
-            said.push_str(
-                ": an agent's configuration comes from this server and never goes to it; \
-                 an administrator changes it in the pages or with /admin",
-            );
-            if let Some(token) = presented(request) {
-                let who = match self.store.site_by_token(&TokenDigest::of(token)) {
-                    Ok(Some((site, _))) => format!("the agent of site {}", one_line(&site.name)),
-                    _ => "an agent whose token is not known".to_owned(),
-                };
-                log::warn!(
-                    "{who} wants to change its configuration ({} {}): refused",
-                    request.method(),
-                    target.route(),
-                );
+            return answer(&said);
+        }
+        let answer = answer(&format!(
+            "{said}: an agent's configuration comes from this server and never goes to it; \
+             an administrator changes it in the pages or with /admin"
+        ));
+        let token = match target {
+            Target::Config(token) | Target::BelowConfig(token) => Some(token.as_str()),
+            _ => presented(request),
+        };
+        let Some(token) = token else {
+            return answer;
+        };
+        let guess = match self.guess(request, token) {
+            Ok(guess) => guess,
+            Err(blocked) => return blocked,
+        };
+        let (who, answer) = match self.store.site_by_token(&TokenDigest::of(token)) {
+            Ok(Some((site, _))) => {
+                guess.right();
+                (
+                    format!("the agent of site {}", one_line(&site.name)),
+                    answer,
+                )
+            }
+            Ok(None) => (
+                "an agent whose token is not known".to_owned(),
+                guess.wrong(answer),
+            ),
+            Err(_) => return answer,
+        };
+        // An agent tries again and again.
+        let line = format!(
+            "{who} wants to change its configuration ({} {}): refused",
+            request.method(),
+            target.route(),
+        );
+        if self.is_news(&line) {
+            log::warn!("{line}; an administrator changes it here");
+        }
+        answer
+    }
+
+    /// Whether a line was not logged in the last hour.
+    fn is_news(&self, line: &str) -> bool {
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        logged.retain(|_, at| at.elapsed() < SAID_AGAIN);
+        match logged.contains_key(line) {
+            true => false,
+            false => {
+                logged.insert(line.to_owned(), Instant::now());
+                true
             }
         }
-        Answer::error(405, &said).with("Allow", allow)
     }
 
     /// A token with which this request may try to open a site.

@@ -9,6 +9,9 @@ use crate::url::{Query, decode, segments};
 pub(super) enum Target {
     /// `/config/{site_token}`, decoded.
     Config(String),
+    /// Below `/config/{site_token}`, decoded: where the agent of the Python
+    /// system sends a password that was changed on its page.
+    BelowConfig(String),
     /// `/config`, the token in a header.
     ConfigByHeader,
     /// `/ingest`.
@@ -54,7 +57,12 @@ impl Target {
                 Some(token) if !token.is_empty() && !token.contains('/') => {
                     decode(token, false).map_or(Self::Unknown, Self::Config)
                 }
-                Some(_) => Self::Unknown,
+                Some(below) => match below.split_once('/') {
+                    Some((token, _)) if !token.is_empty() => {
+                        decode(token, false).map_or(Self::Unknown, Self::BelowConfig)
+                    }
+                    _ => Self::Unknown,
+                },
                 None => segments(path)
                     .zip(Query::parse(query))
                     .map_or(Self::Unknown, |(path, query)| Self::Admin(path, query)),
@@ -65,7 +73,7 @@ impl Target {
     /// The route for logs and metrics: never with what stands in it.
     pub(super) fn route(&self) -> &'static str {
         match self {
-            Self::Config(_) => "/config/...",
+            Self::Config(_) | Self::BelowConfig(_) => "/config/...",
             Self::ConfigByHeader => "/config",
             Self::Ingest => "/ingest",
             Self::Suggestions => "/suggestions",
@@ -85,7 +93,7 @@ impl Target {
     /// where there is nothing.
     pub(super) fn allow(&self) -> Option<&'static str> {
         match self {
-            Self::Unknown => None,
+            Self::Unknown | Self::BelowConfig(_) => None,
             Self::Ingest | Self::Suggestions | Self::RenewToken => Some("POST"),
             Self::Admin(path, _) => Some(match kind(path) {
                 Kind::Form => "GET, HEAD, POST",
@@ -104,7 +112,7 @@ impl Target {
     /// Whether it allows this method.
     pub(super) fn allows(&self, method: &Method) -> bool {
         match self {
-            Self::Unknown => false,
+            Self::Unknown | Self::BelowConfig(_) => false,
             Self::Ingest | Self::Suggestions | Self::RenewToken => *method == Method::Post,
             // The methods of a form and of an action are told by their routes.
             Self::Admin(path, _) => match kind(path) {
@@ -180,7 +188,11 @@ mod tests {
             ("/config/", Target::Unknown),
             ("/config", Target::ConfigByHeader),
             ("/config?x=1", Target::ConfigByHeader),
-            ("/config/a/b", Target::Unknown),
+            (
+                "/config/a%2F/device/10.0.0.1",
+                Target::BelowConfig("a/".to_owned()),
+            ),
+            ("/config//b", Target::Unknown),
             ("/ingest", Target::Ingest),
             ("/suggestions", Target::Suggestions),
             ("/token/renew", Target::RenewToken),
