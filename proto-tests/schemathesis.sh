@@ -91,6 +91,8 @@ for ((tries = 0; ; tries++)); do
     sleep 0.2
 done
 export DATABASE_URL=postgresql://av@127.0.0.1:$pg_port/av
+# Not what a unit of this machine has.
+export AV_ENV_FILE=
 
 # ------------------------------------------------------- backend and data
 

@@ -151,7 +151,8 @@ class Backend:
         self.listen = listen or f"127.0.0.1:{free_port()}"
         self.url = f"http://{self.listen}"
         self.program = programs / "av-backend"
-        self.env = {"DATABASE_URL": database_url, "AV_LISTEN": self.listen}
+        # Not what a unit of this machine has.
+        self.env = {"DATABASE_URL": database_url, "AV_LISTEN": self.listen, "AV_ENV_FILE": ""}
         if log:
             self.env["RUST_LOG"] = log
         self.process = Process(folder, "backend", [self.program, "serve"], self.env)

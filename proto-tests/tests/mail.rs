@@ -232,6 +232,7 @@ fn settings_that_cannot_work_are_said_at_the_start() {
         command
             .arg("serve")
             .env("DATABASE_URL", "postgres://av@127.0.0.1:1/none")
+            .env("AV_ENV_FILE", "")
             .env("AV_LISTEN", "127.0.0.1:0")
             .env("AV_SMTP_URL", url)
             .env("AV_MAIL_FROM", "av@example.org");
