@@ -97,33 +97,33 @@ listed() {
 # `missing_test_packages` prints, or the function that is named.
 install_missing() {
     local root=$1 missing=${2:-missing_test_packages}
-    local -a packages=() as_root=()
-    mapfile -t packages < <("$missing")
-    [ ${#packages[@]} -gt 0 ] || return 0
-    has_apt || die "Missing on this system: $(listed "${packages[@]}")." \
+    local -a absent=() as_root=()
+    mapfile -t absent < <("$missing")
+    [ ${#absent[@]} -gt 0 ] || return 0
+    has_apt || die "Missing on this system: $(listed "${absent[@]}")." \
         "Only on Debian and its like are they installed from here. Install them, then start again."
-    local command="$root/scripts/install-packages.sh ${packages[*]}"
+    local command="$root/scripts/install-packages.sh ${absent[*]}"
     if [ "$(id -u)" -ne 0 ]; then
-        has sudo || die "Missing: $(listed "${packages[@]}"). There is no sudo here. As root: $command"
-        say "Missing: $(listed "${packages[@]}"). They are installed through sudo."
+        has sudo || die "Missing: $(listed "${absent[@]}"). There is no sudo here. As root: $command"
+        say "Missing: $(listed "${absent[@]}"). They are installed through sudo."
         as_root=(sudo)
         # Without a terminal a password cannot be typed.
         [ -t 0 ] || as_root=(sudo -n)
     fi
-    "${as_root[@]}" "$root/scripts/install-packages.sh" "${packages[@]}" ||
-        die "Not installed: $(listed "${packages[@]}"). As root: $command"
-    mapfile -t packages < <("$missing")
-    [ ${#packages[@]} -eq 0 ] || die "Still missing after the installation: $(listed "${packages[@]}")"
+    "${as_root[@]}" "$root/scripts/install-packages.sh" "${absent[@]}" ||
+        die "Not installed: $(listed "${absent[@]}"). As root: $command"
+    mapfile -t absent < <("$missing")
+    [ ${#absent[@]} -eq 0 ] || die "Still missing after the installation: $(listed "${absent[@]}")"
 }
 
 # Dies where something is missing: for who wants nothing installed.
 need_installed() {
     local missing
-    local -a packages=()
+    local -a absent=()
     for missing in "$@"; do
-        mapfile -t -O "${#packages[@]}" packages < <("$missing")
+        mapfile -t -O "${#absent[@]}" absent < <("$missing")
     done
-    [ ${#packages[@]} -eq 0 ] || die "Missing: $(listed "${packages[@]}")"
+    [ ${#absent[@]} -eq 0 ] || die "Missing: $(listed "${absent[@]}")"
 }
 
 # -------------------------------------------------------------------- Rust
@@ -209,18 +209,22 @@ what_is_wrong_with() {
     fi
 }
 
+# Whether there is a cargo that is new enough; rustup's goes onto the PATH where
+# another, older one hides it, as in a service or through sudo.
+find_cargo() {
+    local theirs=${CARGO_HOME:-${HOME-}/.cargo}/bin before=$PATH
+    cargo_works && return 0
+    [ -x "$theirs/cargo" ] || return 1
+    PATH="$theirs:$PATH"
+    cargo_works && return 0
+    PATH=$before
+    return 1
+}
+
 # Dies where cargo is missing or too old. Called before anything is installed.
 need_cargo() {
-    local found theirs before
-    cargo_works && return 0
-    # An old one may hide that of rustup, in a service or through sudo.
-    theirs=${CARGO_HOME:-${HOME-}/.cargo}/bin
-    if [ -x "$theirs/cargo" ]; then
-        before=$PATH
-        PATH="$theirs:$PATH"
-        cargo_works && return 0
-        PATH=$before
-    fi
+    local found
+    find_cargo && return 0
     found=$(what_is_wrong_with cargo)
     [ -n "$found" ] || found=$(what_is_wrong_with "${RUSTC:-rustc}")
     complain "Rust $rust_version or newer is needed, and $found. To get it:"

@@ -113,7 +113,7 @@ refuses 'cargo 1.70 on trixie' 'Rust 1.85' "$folder/old/cargo is version 1.70.0"
 refuses 'cargo 1.70 on bookworm' 'apt install cargo-web rustc-web' -- on "$old" bookworm "${demo[@]}" --check
 refuses 'cargo 1.70 on another system' 'https://sh.rustup.rs' -- on "$old" fedora "${demo[@]}"
 refuses 'the tests with cargo 1.70' 'apt install cargo' -- on "$old" trixie "$root/test.sh"
-refuses 'no cargo and no programs' 'there is no cargo here' 'apt install cargo' -- \
+refuses 'no cargo and no programs' 'there is no cargo here' 'apt install cargo' './demo.sh --bin FOLDER' -- \
     on "$folder/apt:$plain" trixie "${demo[@]}"
 refuses 'a user, who needs sudo' 'sudo apt install cargo' -- on "$folder/user:$old" trixie "${demo[@]}"
 

@@ -34,9 +34,12 @@ find_programs() {
         agent_bin=$folder/av-agent
         backend_bin=$folder/av-backend
         say "Running $("$agent_bin" --version) and $("$backend_bin" --version) of $folder"
-    elif cargo_works || ! { has av-agent && has av-backend; }; then
+    elif find_cargo || ! { has av-agent && has av-backend; }; then
         [ -f "$root/Cargo.toml" ] || die "There is nothing to build here. Name the folder of av-agent and av-backend: ./demo.sh --bin FOLDER"
-        need_cargo
+        if ! (need_cargo); then
+            complain "Or run programs that are built already: ./demo.sh --bin FOLDER, or the packages av-agent and av-backend"
+            exit 1
+        fi
         build=yes
     else
         agent_bin=$(command -v av-agent)
