@@ -32,9 +32,9 @@ lint_packages() {
 
 # Prints those of them that are missing, one a line.
 missing_lint_packages() {
-    local -a packages=()
-    read -r -a packages < <(lint_packages) || true
-    [ ${#packages[@]} -eq 0 ] || has_lints cargo || printf '%s\n' "${packages[@]}"
+    local -a of_lints=()
+    read -r -a of_lints < <(lint_packages) || true
+    [ ${#of_lints[@]} -eq 0 ] || has_lints cargo || printf '%s\n' "${of_lints[@]}"
 }
 
 # Sets `lint_cargo` and `lints_judge`. `install` (yes or no) says whether what
