@@ -19,7 +19,7 @@ const DEFAULT_USER: &str = "av-backend";
 /// The variable that names another one.
 const USER_VARIABLE: &str = "AV_USER";
 /// Says that the file has been read already.
-const READ: &str = "AV_BACKEND_ENV_READ";
+const READ: &str = "BACKEND_UNIT_ENV_READ";
 
 /// Which files.
 #[derive(Debug, clap::Args)]
