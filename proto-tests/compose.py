@@ -196,6 +196,18 @@ class Service:
     def log_end(self):
         return "\n" + "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
 
+    def kill(self):
+        """Ends it at once, with everything in its namespace."""
+        if self.process is None or self.process.poll() is not None:
+            return
+        try:
+            # Not `unshare`: a change of the user ends what --kill-child asks
+            # the kernel for.
+            os.kill(self.first_process(), signal.SIGKILL)
+        except OSError:
+            self.process.kill()
+        self.process.wait()
+
     def stop(self):
         if self.process is None or self.process.poll() is not None:
             return
@@ -203,9 +215,8 @@ class Service:
         try:
             os.kill(self.first_process(), getattr(signal, name))
             self.process.wait(timeout=60)
-        except (OSError, Failed, subprocess.TimeoutExpired):
-            self.process.kill()
-            self.process.wait()
+        except (OSError, subprocess.TimeoutExpired):
+            self.kill()
             raise Failed(f"{self.name} does not stop at {name}") from None
 
 
@@ -276,10 +287,7 @@ def main(compose_file, images_file, work):
         return 1
     finally:
         for name in reversed(order):
-            process = services[name].process
-            if process is not None and process.poll() is None:
-                process.kill()
-                process.wait()
+            services[name].kill()
     return 0
 
 
