@@ -10,6 +10,7 @@ makes the same list.
 """
 
 import datetime
+import glob
 import json
 import os
 import subprocess
@@ -41,12 +42,11 @@ def main(tool, part, epoch):
         ],
         check=True, stdout=sys.stderr,
     )  # fmt: skip
-    # One for each member that is a dependency, too.
     with open(path, encoding="utf-8") as file:
         found = json.load(file)
-    for member in ("agent", "backend", "proto", "service", "proto-tests"):
-        if os.path.exists(f"{member}/{name}.json"):
-            os.unlink(f"{member}/{name}.json")
+    # It writes one for each member of the workspace.
+    for written in glob.glob(f"*/{name}.json") + glob.glob(f"*/*/{name}.json"):
+        os.unlink(written)
     found.pop("serialNumber", None)
     moment = datetime.datetime.fromtimestamp(int(epoch), datetime.UTC)
     found["metadata"]["timestamp"] = moment.strftime("%Y-%m-%dT%H:%M:%SZ")
