@@ -193,7 +193,7 @@ START
 chmod 755 "$others/usr/local/bin/database-start"
 
 # ------------------------------------------------------------------ services
-"$python" - "$work" "$version" "$root/compose.yaml" <<'PYTHON'
+"$python" - "$work" "$version" "$root/compose.yaml" "$others" <<'PYTHON'
 import json, re, sys
 from pathlib import Path
 
@@ -205,7 +205,7 @@ images = {
     }
     for name in ("av-backend", "av-agent", "av-equipment")
 }
-others = str(work / "others")
+others = sys.argv[4]
 for name, config in {
     "postgres": {"Entrypoint": ["/usr/local/bin/database-start"], "Cmd": []},
     "caddy": {},
