@@ -8,6 +8,9 @@
 #   ./test.sh --deb            and the Debian packages: installed, upgraded,
 #                              removed and purged in a folder; takes root. With
 #                              --arm those of the agent for ARM too
+#   ./test.sh --systemd        and the guides' commands, word by word, with the
+#                              packages on a Debian that runs its own systemd in
+#                              namespaces; takes root
 #   ./test.sh --deny           and the libraries against deny.toml: known holes,
 #                              licences, origin; builds cargo-deny once, and
 #                              takes the list of holes from GitHub
@@ -19,8 +22,8 @@
 #   ./test.sh --pi             and the first boot of a Raspberry Pi and its
 #                              read-only root, in a folder; takes root
 #   ./test.sh --if-possible    leaves out what --arm, --containers, --deb, --deny,
-#                              --fresh, --pi and --snmpsim name, and says so,
-#                              where what it needs cannot be had
+#                              --fresh, --pi, --snmpsim and --systemd name, and
+#                              says so, where what it needs cannot be had
 #   ./test.sh --schemathesis   and the API against its own description; takes
 #                              schemathesis from PyPI, and some minutes
 #   ./test.sh --snmpsim        and the SNMP driver against snmpsim, taken from PyPI
@@ -51,6 +54,7 @@ usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$root/test.sh"; }
 msrv=no
 arm=no
 deb=no
+systemd=no
 deny=no
 containers=no
 pi=no
@@ -68,6 +72,7 @@ while [ $# -gt 0 ]; do
     --msrv) msrv=yes ;;
     --arm) arm=yes ;;
     --deb) deb=yes ;;
+    --systemd) systemd=yes ;;
     --deny) deny=yes ;;
     --containers) containers=yes ;;
     --pi) pi=yes ;;
@@ -252,6 +257,9 @@ if [ "$containers" = yes ]; then
 fi
 if [ "$pi" = yes ]; then
     step 'Raspberry Pi' scripts/test-pi.sh
+fi
+if [ "$systemd" = yes ]; then
+    step 'guides under systemd' scripts/test-systemd.sh
 fi
 [ "$web" = no ] || step 'web interface' web_tests
 if [ "$schemathesis" = yes ]; then

@@ -81,6 +81,10 @@ mount -t proc proc "$new/proc"
 mount --bind "$new/proc/sys" "$new/proc/sys"
 mount --bind "$new/proc/sys/net" "$new/proc/sys/net"
 mount -o remount,bind,ro "$new/proc/sys"
+mkdir -p "$new/etc/sysctl.d"
+for file in "$new"/usr/lib/sysctl.d/*.conf; do
+    [ ! -e "$file" ] || ln -sf /dev/null "$new/etc/sysctl.d/${file##*/}"
+done
 [ ! -e "$new/proc/sysrq-trigger" ] || mount --bind /dev/null "$new/proc/sysrq-trigger"
 mount -t sysfs -o nosuid,nodev,noexec sysfs "$new/sys"
 mount -t cgroup2 -o nosuid,nodev,noexec cgroup2 "$new/sys/fs/cgroup"

@@ -7,6 +7,8 @@
 #   scripts/test-systemd.sh --suite bookworm  another one
 #   scripts/test-systemd.sh --packages FOLDER the packages in this folder, which
 #                                             are not built then
+#   scripts/test-systemd.sh --only MACHINE    by-hand or packages: not all
+#                                             of the guides is asked for then
 #   scripts/test-systemd.sh --shell           a shell in it, with the packages
 #                                             in /root, in place of the test
 #
@@ -24,7 +26,8 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 suite=trixie
 shell=no
-packages=
+built=
+only=
 while [ $# -gt 0 ]; do
     case $1 in
     --help | -h)
@@ -37,7 +40,11 @@ while [ $# -gt 0 ]; do
         ;;
     --packages)
         shift
-        packages=$(realpath "${1-}")
+        built=$(realpath "${1-}")
+        ;;
+    --only)
+        shift
+        only=${1-}
         ;;
     --shell) shell=yes ;;
     *) die "test-systemd.sh: there is no option $1" ;;
@@ -65,25 +72,41 @@ trap 'exit 143' TERM
 
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$root/target}"
 export AV_BUILD_PROFILE="${AV_BUILD_PROFILE:-dev}"
-if [ -z "$packages" ]; then
-    packages=$work/debs
-    AV_DEB_FOLDER=$packages "$root/scripts/build-deb.sh" --version 0.0.1
+if [ -z "$built" ]; then
+    built=$work/debs
+    AV_DEB_FOLDER=$built "$root/scripts/build-deb.sh" --version 0.0.1
 fi
 (cd "$root" && cargo build --quiet --locked -p av-proto-tests --bin pjlink-sim)
 
 make_debian "$work/debian" "$suite" systemd systemd-sysv dbus ca-certificates sudo curl jq openssl iproute2 \
     iputils-ping procps libcap2-bin postgresql snmpd nginx
-boot "$work/debian" "$work/machine"
-say "Debian $suite runs $(inside systemctl --version | head -n 1)"
 
-# Its files, as seen from here.
-tree=/proc/$booted_init/root/root
-cp "$packages"/*.deb "$CARGO_TARGET_DIR/debug/pjlink-sim" "$tree/"
-cp -r "$root/systemd" "$root/docs" "$tree/"
+# A machine that has just booted, with the packages and the sources' files in
+# /root. Debian's folder is below each, and stays as it is.
+new_machine() {
+    local tree
+    boot "$work/debian" "$work/$1"
+    # Its files, as seen from here.
+    tree=/proc/$booted_init/root/root
+    cp "$built"/*.deb "$CARGO_TARGET_DIR/debug/pjlink-sim" "$tree/"
+    cp -r "$root/systemd" "$root/docs" "$tree/"
+    read -ra enter < <(enter_command)
+}
+
 if [ "$shell" = yes ]; then
+    new_machine shell
     say 'Ctrl-D ends it.'
     inside bash -l || true
     exit 0
 fi
-read -ra enter < <(enter_command)
-python3 -B "$root/proto-tests/systemd/run.py" "${enter[@]}"
+for machine in by-hand packages; do
+    [ -z "$only" ] || [ "$only" = "$machine" ] || continue
+    new_machine "$machine"
+    say "$machine: Debian $suite, $(inside systemctl --version | head -n 1)"
+    python3 -B "$root/proto-tests/systemd/run.py" "$machine" "$work/done" "${enter[@]}"
+    halt
+done
+if [ -z "$only" ]; then
+    python3 -B "$root/proto-tests/systemd/run.py" "$work/done"
+    say 'Every command of the guides that can be run is run.'
+fi

@@ -1,8 +1,12 @@
 """Does in a booted machine what the guides say.
 
-    run.py ENTER...    with the command that enters the machine
+    run.py MACHINE DONE ENTER...   the steps of that machine, with the command
+                                   that enters it; what was run of the guides
+                                   is added to the file DONE
+    run.py DONE                    whether that is all that can be run
 """
 
+import re
 import sys
 import time
 
@@ -35,11 +39,17 @@ def do(machine, step, block):
         said = machine.run(SQL)
     else:
         whole = "\0".join(block.commands())
-        for command in swapped(whole, step.swaps).split("\0"):
+        commands = swapped(whole, step.swaps).split("\0")
+        for number, command in enumerate(commands, 1):
+            if number == len(commands) and step.between:
+                machine.run(step.between)
             if step.answers or step.until:
                 said += machine.typed(command, step.answers, step.until, step.exits)
             else:
                 said += machine.run(command, step.exits)
+            for name, pattern in step.keeps.items():
+                if match := re.search(pattern, said):
+                    machine.variables[name] = match[1]
     expect(step.shows, said)
 
 
@@ -87,15 +97,20 @@ def fitting(found, step):
     return all_of_it[0]
 
 
-def main():
-    wrong = []
-    found = known_blocks(wrong)
-    done = set()
-    machine = Machine(sys.argv[1:])
-    machine.variables["PASSWORD"] = scenario.PASSWORD
+def complete(found, done):
+    """Every block is run, or marked with the reason why not."""
+    return [
+        f"{block.place} is neither run nor marked:\n{block.text}"
+        for guide in found.values()
+        for block in guide
+        if block.place not in done and not block.not_run
+    ]
+
+
+def follow(steps, machine, found, done):
+    """What is wrong with the first step that fails."""
     began = time.monotonic()
-    count = 0
-    for step in scenario.STEPS:
+    for step in steps:
         name = step.name if isinstance(step, Check) else step.mark.strip()
         try:
             if isinstance(step, Do):
@@ -103,21 +118,32 @@ def main():
                 name = f"{block.place} {name}"
                 if block.not_run:
                     raise Wrong("is run, and its marker says that it is not")
-                done.add(block.place)
+                done.write(block.place + "\n")
                 do(machine, step, block)
             else:
                 check(machine, step)
         except Wrong as why:
-            wrong.append(f"{name}: {why}")
-            print(f"✗ {name}: {why}", flush=True)
             # What comes later builds on it.
-            break
-        count += 1
+            return [f"{name}: {why}"]
         print(f"{time.monotonic() - began:6.1f} s  {name}", flush=True)
-    if wrong:
-        print("\n".join(f"✗ {text}" for text in wrong))
-        sys.exit(1)
-    print(f"{count} steps, {len(done)} blocks of the guides are run")
+    print(f"{len(steps)} steps are done")
+    return []
+
+
+def main():
+    wrong = []
+    found = known_blocks(wrong)
+    if len(sys.argv) == 2:
+        with open(sys.argv[1]) as done:
+            wrong += complete(found, set(done.read().splitlines()))
+    else:
+        machine = Machine(sys.argv[3:])
+        machine.variables["PASSWORD"] = scenario.PASSWORD
+        with open(sys.argv[2], "a") as done:
+            wrong += follow(scenario.MACHINES[sys.argv[1]], machine, found, done)
+    for text in wrong:
+        print(f"✗ {text}")
+    sys.exit(1 if wrong else 0)
 
 
 main()

@@ -157,7 +157,7 @@ pub const TABLE: &[Entry] = &[
         ADMIN,
         "systemctl enable --now av-backend\n",
         Steps {
-            swaps: &[("http://localhost:8000", "@URL@")],
+            swaps: &[("-f --retry 8 http://localhost:8000", "--retry 8 @URL@")],
             after: "[ \"$(stat -c %a \"$CONF/backend.env\")\" = 600 ]",
             shows: &["ok"],
             ..PLAIN
@@ -227,6 +227,18 @@ pub const TABLE: &[Entry] = &[
                 curl -si -H 'Content-Type: application/json' -d \"{\\\"name\\\": \\\"root\\\", \\\"password\\\": \\\"$PASSWORD\\\"}\" \"$URL/login\" | grep -i set-cookie\n\
                 mv saved.env \"$CONF/backend.env\"; systemctl restart av-backend",
             shows: &["__Host-av_session"],
+            ..PLAIN
+        },
+    ),
+    run(
+        ADMIN,
+        "sudo -u av-backend psql",
+        Steps {
+            swaps: &[(
+                "psql \"$DATABASE_URL\"",
+                "psql \"$DATABASE_URL\" -Atc 'SELECT current_user'",
+            )],
+            shows: &["av-backend"],
             ..PLAIN
         },
     ),
@@ -735,7 +747,7 @@ pub const TABLE: &[Entry] = &[
     ),
     machine(
         TLS,
-        "curl https://av.example.org/health",
+        "--retry 8 https://av.example.org/health",
         "a proxy of the system; scripts/test-systemd.sh reloads it",
     ),
     run(TLS, "-keyout av-ca.key", PLAIN),
