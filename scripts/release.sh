@@ -153,13 +153,14 @@ if wants debs; then
 fi
 
 # ------------------------------------------------------------------ archives
-# Programs without a libc of their own where Rust has its part for that; rustup
-# has none for armhf at this version. Rust's own linker and start files, and a C
+# Programs without a libc of their own where rustup has Rust's part for that, and
+# those of the packages elsewhere. Rust's own linker and start files, and a C
 # compiler of Debian: what is C in the libraries asks for no libc.
 static_triple() {
     case $1 in
     amd64) say x86_64-unknown-linux-musl ;;
     arm64) say aarch64-unknown-linux-musl ;;
+    armhf) say armv7-unknown-linux-musleabihf ;;
     *) false ;;
     esac
 }
@@ -167,7 +168,11 @@ archive() {
     local architecture=$1 triple name tree programs cc
     if triple=$(static_triple "$architecture") && command -v rustup >/dev/null &&
         rustup target add --toolchain "$rust_version" "$triple" >/dev/null 2>&1; then
-        case $architecture in amd64) cc=gcc ;; arm64) cc=aarch64-linux-gnu-gcc ;; esac
+        case $architecture in
+        amd64) cc=gcc ;;
+        arm64) cc=aarch64-linux-gnu-gcc ;;
+        armhf) cc=arm-linux-gnueabihf-gcc ;;
+        esac
         local upper=${triple//-/_}
         for program in av-agent av-backend; do
             env "CARGO_TARGET_${upper^^}_LINKER=rust-lld" "CC_$upper=$cc" \
