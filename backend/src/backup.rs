@@ -239,8 +239,12 @@ pub fn backup(
             "--snapshot",
         ])
         .arg(&snapshot)
+        // By its name: to its standard output, since version 16, pg_dump
+        // appends the table of contents that it means to write anew.
+        .arg("--file")
+        .arg(&part.path)
         .stdin(Stdio::null())
-        .stdout(dump.try_clone().map_err(|error| part.said(error))?)
+        .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .output()
         .map_err(|error| BackupError::Refused(format!("pg_dump: {error}")))?;

@@ -12,6 +12,26 @@ use std::process::Command;
 
 const INSIDE: &str = "AV_TEST_INSIDE";
 
+/// The options of unshare(1) with which this user may make these namespaces.
+/// A user namespace lets everybody make others; where there is none, as in a
+/// chroot, root needs none.
+///
+/// # Errors
+/// What unshare said.
+pub fn unshare_options<'a>(namespaces: &[&'a str]) -> Result<Vec<&'a str>, String> {
+    let own_user = [&["--user", "--map-root-user"], namespaces].concat();
+    let mut said = String::new();
+    for options in [own_user, namespaces.to_vec()] {
+        let made = Command::new("unshare").args(&options).arg("true").output();
+        match made {
+            Ok(output) if output.status.success() => return Ok(options),
+            Ok(output) => said.push_str(&String::from_utf8_lossy(&output.stderr)),
+            Err(error) => said.push_str(&error.to_string()),
+        }
+    }
+    Err(said)
+}
+
 /// Whether this is the process inside the namespaces, which are options of
 /// unshare(1), such as `--mount`. Outside, it starts that one by the test's own
 /// name, after `script` as the shell's, and demands that it succeeds; where
@@ -25,12 +45,13 @@ pub fn inside(test: &str, namespaces: &[&str], script: &str) -> bool {
     if env::var(INSIDE).as_deref() == Ok(test) {
         return true;
     }
-    let unshare = [&["--user", "--map-root-user"], namespaces].concat();
-    let possible = Command::new("unshare").args(&unshare).arg("true").output();
-    if !possible.as_ref().is_ok_and(|made| made.status.success()) {
-        eprintln!("SKIPPED {test}: this system lets nobody make namespaces: {possible:?}");
-        return false;
-    }
+    let unshare = match unshare_options(namespaces) {
+        Ok(options) => options,
+        Err(said) => {
+            eprintln!("SKIPPED {test}: this system lets nobody make namespaces: {said}");
+            return false;
+        }
+    };
     let script = format!("{script}\nexec \"$0\" --exact {test} --nocapture --test-threads=1");
     let output = Command::new("unshare")
         .args(&unshare)

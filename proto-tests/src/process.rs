@@ -23,6 +23,10 @@ use tempfile::TempDir;
 /// long only when it fails.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
+/// How long a condition is waited for that takes many steps, each of which may
+/// be slow: a machine that builds something else meanwhile is no fault.
+pub const PATIENCE: Duration = Duration::from_secs(240);
+
 /// The ports handed out: below those that the system gives to outgoing
 /// connections, so that none of these takes one before its server does.
 const PORTS: std::ops::Range<u16> = 10_000..32_000;
@@ -63,7 +67,7 @@ pub fn tail(file: &Path, lines: usize) -> String {
 /// Waits until `condition` gives a value.
 ///
 /// # Panics
-/// After [`LIMIT`], with `what` was waited for and what `context` says then.
+/// After [`PATIENCE`], with `what` was waited for and what `context` says then.
 #[track_caller]
 pub fn wait_for<T>(
     what: &str,
@@ -76,9 +80,9 @@ pub fn wait_for<T>(
             return value;
         }
         assert!(
-            started.elapsed() < LIMIT,
+            started.elapsed() < PATIENCE,
             "waited {} s in vain until {what}\n{}",
-            LIMIT.as_secs(),
+            PATIENCE.as_secs(),
             context()
         );
         std::thread::sleep(Duration::from_millis(20));

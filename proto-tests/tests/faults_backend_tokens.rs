@@ -51,6 +51,20 @@ fn assert_blocked(answer: &Answer) {
     assert!(answer.json()["error"].as_str().unwrap().contains("wrong"));
 }
 
+/// What guesses come to once the one is used up that is let through every 10 s:
+/// on a slow machine that time passes between two of them.
+#[track_caller]
+fn assert_guesses_blocked(guess: impl Fn() -> Answer) {
+    let mut answer = guess();
+    for _ in 0..5 {
+        if answer.status == 429 {
+            break;
+        }
+        answer = guess();
+    }
+    assert_blocked(&answer);
+}
+
 #[test]
 fn wrong_site_tokens_are_limited_and_no_agent_behind_the_same_address_is_refused() {
     let db = Database::create();
@@ -96,15 +110,15 @@ fn wrong_site_tokens_are_limited_and_no_agent_behind_the_same_address_is_refused
     assert!(blocked > (guesses - 60) / 2, "{blocked} of {guesses}");
     // A guess that would be right is not told from others.
     for way in 0..6 {
-        assert_blocked(&present(&backend, way, "lyon-by-hand", &router));
+        assert_guesses_blocked(|| present(&backend, way, "lyon-by-hand", &router));
         let wrong = MADE.replace('5', "6");
-        assert_blocked(&present(&backend, way, &wrong, &router));
+        assert_guesses_blocked(|| present(&backend, way, &wrong, &router));
     }
     // Elsewhere nobody is concerned; what the guesser says of itself before
     // the proxy does counts for nothing.
     assert_eq!(poll("lyon-by-hand", &elsewhere), 200);
     let lies = [("X-Forwarded-For", "203.0.113.1, 198.51.100.7")];
-    assert_blocked(&present(&backend, 0, "x", &lies));
+    assert_guesses_blocked(|| present(&backend, 0, "x", &lies));
     let log = backend.process.log();
     assert!(log.contains("too many tokens from 198.51.100.7 are wrong"));
     for secret in [TOKEN, MADE, "guess-1", "lyon-by-hand"] {
@@ -128,8 +142,8 @@ fn with_client_certificates_a_right_guess_still_looks_like_a_wrong_one() {
         present(&backend, n, &format!("guess-{n}"), &[]);
     }
     for way in 0..6 {
-        assert_blocked(&present(&backend, way, "lyon-by-hand", &[]));
-        assert_blocked(&present(&backend, way, "guess", &[]));
+        assert_guesses_blocked(|| present(&backend, way, "lyon-by-hand", &[]));
+        assert_guesses_blocked(|| present(&backend, way, "guess", &[]));
     }
 }
 

@@ -144,9 +144,21 @@ fn a_wrong_password_is_an_error_of_the_channel_that_shows_no_password() {
 
     // No other message is tried with it meanwhile: an account that sees too
     // many wrong passwords is closed.
-    desk.sql
-        .batch_execute("UPDATE channels SET retry_at = now() + interval '1 hour'")
-        .unwrap();
+    desk.wait("no try is under way, and the next is in an hour", |desk| {
+        // A try that is under way would write its own time over this one.
+        let mut transaction = desk.sql.transaction().unwrap();
+        let held = transaction
+            .batch_execute("LOCK TABLE messages IN SHARE ROW EXCLUSIVE MODE")
+            .and_then(|()| {
+                transaction.execute(
+                    "UPDATE channels SET retry_at = now() + interval '1 hour'
+                      WHERE NOT EXISTS (SELECT FROM messages WHERE claimed_until > now())",
+                    &[],
+                )
+            });
+        transaction.commit().unwrap();
+        (held.unwrap() > 0).then_some(())
+    });
     desk.wait_for_rounds();
     let tried = sink.connections();
     for i in 2..10 {

@@ -31,6 +31,7 @@ use av_proto::config::Device;
 use av_proto::driver::PingSettings;
 use av_proto::verdict::Status;
 use av_proto_tests::impair::{Impairment, Passed, Stretch};
+use av_proto_tests::namespace::unshare_options;
 use av_proto_tests::own_program;
 use crossbeam_channel::unbounded;
 use serde_json::{Value, json};
@@ -71,12 +72,13 @@ fn inside(test: &str) -> bool {
     if env::var(INSIDE).as_deref() == Ok(test) {
         return true;
     }
-    let unshare = ["--user", "--map-root-user", "--net"];
-    let possible = Command::new("unshare").args(unshare).arg("true").output();
-    if !possible.as_ref().is_ok_and(|made| made.status.success()) {
-        eprintln!("SKIPPED {test}: this system lets nobody make a network namespace: {possible:?}");
-        return false;
-    }
+    let unshare = match unshare_options(&["--net"]) {
+        Ok(options) => options,
+        Err(said) => {
+            eprintln!("SKIPPED {test}: this system lets nobody make a network namespace: {said}");
+            return false;
+        }
+    };
     let script = format!("{NEAR}\nexec \"$0\" --exact {test} --nocapture --test-threads=1");
     let output = Command::new("unshare")
         .args(unshare)

@@ -304,7 +304,11 @@ fn syncs_and_reports(proxy: Proxy) {
     assert_eq!(login("203.0.113.7").0, 401);
     let addresses = "SELECT string_agg(DISTINCT ip, ' ') FROM login_attempts";
     let seen: String = scene.sql.query_one(addresses, &[]).unwrap().get(0);
-    assert_eq!(seen, "127.0.0.1");
+    // By whichever of the machine's own addresses it came.
+    for address in seen.split(' ') {
+        let address: std::net::IpAddr = address.parse().unwrap();
+        assert!(address.is_loopback(), "{seen}");
+    }
     // A body that is too large is refused by the backend's own words.
     let large = vec![b' '; 9 << 20];
     let headers = [
