@@ -15,6 +15,18 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 /// A connection that says nothing for so long is closed.
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
 
+/// Takes one from what is left of a number; false where nothing is left.
+pub fn take_one(left: &AtomicU32) -> bool {
+    let mut now = left.load(Ordering::SeqCst);
+    while now > 0 {
+        match left.compare_exchange_weak(now, now - 1, Ordering::SeqCst, Ordering::SeqCst) {
+            Ok(_) => return true,
+            Err(changed) => now = changed,
+        }
+    }
+    false
+}
+
 /// A mail as it arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mail {
@@ -409,13 +421,7 @@ impl<'a> Conversation<'a> {
         let shared = self.shared;
         shared.tried.fetch_add(1, Ordering::SeqCst);
         let (from, to) = (self.from.take(), std::mem::take(&mut self.to));
-        let refused = shared
-            .refuse
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
-                left.checked_sub(1)
-            })
-            .is_ok();
-        if refused {
+        if take_one(&shared.refuse) {
             return self.say("451 try again later");
         }
         let mail = Mail {

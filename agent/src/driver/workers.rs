@@ -70,13 +70,21 @@ impl Workers {
 
     /// One more thread, if there is room for it.
     fn grow(&self) {
-        let taken = self
-            .started
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |started| {
-                (started < WORKERS_MAX).then_some(started + 1)
-            });
-        if taken.is_err() {
-            return;
+        // `fetch_update` by hand: a newer Rust has another name for it.
+        let mut started = self.started.load(Ordering::Acquire);
+        loop {
+            if started >= WORKERS_MAX {
+                return;
+            }
+            match self.started.compare_exchange_weak(
+                started,
+                started + 1,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            ) {
+                Ok(_) => break,
+                Err(changed) => started = changed,
+            }
         }
         let queue = self.queue.clone();
         let spawned = thread::Builder::new()

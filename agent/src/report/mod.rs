@@ -193,7 +193,7 @@ impl Reporter {
         AgentInfo {
             version: crate::VERSION.to_owned(),
             config_hash: active.hash.as_ref().map(ToString::to_string),
-            started_at: Some(line.wall(self.started)).filter(|_| line.trust.is_true()),
+            started_at: line.trust.is_true().then(|| line.wall(self.started)),
             config_error: sync.refused.clone(),
             rejected_devices: active
                 .site

@@ -15,7 +15,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use av_proto_tests::pg::Database;
-use av_proto_tests::process::{Answer, Backend, LIMIT};
+use av_proto_tests::process::{Answer, Backend, PATIENCE};
+use av_proto_tests::smtp_sink::take_one;
 use postgres::Client;
 use serde_json::{Value, json};
 
@@ -210,7 +211,7 @@ impl Desk {
                 return value;
             }
             assert!(
-                started.elapsed() < LIMIT,
+                started.elapsed() < PATIENCE,
                 "waited in vain until {what}\n{}",
                 self.backend.process.log()
             );
@@ -309,12 +310,7 @@ impl Receiver {
                         .map(|header| header.value.as_str().to_owned())
                         .unwrap_or_default()
                 };
-                let failed = failing
-                    .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
-                        left.checked_sub(1)
-                    })
-                    .is_ok();
-                let status = if failed { 503 } else { 200 };
+                let status = if take_one(&failing) { 503 } else { 200 };
                 kept.lock().unwrap().push(Hook {
                     message: header("X-AV-Message"),
                     key: header("Idempotency-Key"),
