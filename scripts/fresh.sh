@@ -13,6 +13,8 @@
 #   --as root|user     who runs the commands; a user has sudo without a
 #                      password. Default: root
 #   --demo, --test     only this command
+#   --bin FOLDER       only the demonstration, with av-agent and av-backend of
+#                      that folder, on a machine without Rust
 #   --chroot           a plain chroot; else the folder becomes the root of its
 #                      namespaces, in which tests can make more of them
 #   --rust VERSION     what rustup installs. Default: stable
@@ -48,6 +50,7 @@ commands=(demo test)
 rust=stable
 folder=
 chroot=no
+bin=
 share=yes
 install=yes
 # The script runs again as the first process of its namespaces.
@@ -61,6 +64,11 @@ while [ $# -gt 0 ]; do
         ;;
     --demo) commands=(demo) ;;
     --test) commands=(test) ;;
+    --bin)
+        bin=${2-}
+        commands=(demo)
+        shift
+        ;;
     --shell) commands=(shell) ;;
     --chroot) chroot=yes ;;
     --rust)
@@ -97,6 +105,9 @@ case $account in
 root | user) ;;
 *) refuse "--as takes root or user" ;;
 esac
+if [ -n "$bin" ] && ! { [ -x "$bin/av-agent" ] && [ -x "$bin/av-backend" ]; }; then
+    refuse "$bin has no av-agent and av-backend"
+fi
 [ ${#machines[@]} -gt 0 ] || machines=(trixie bookworm-rustup bookworm-web)
 for machine in "${machines[@]}"; do
     case $machine in
@@ -290,7 +301,7 @@ as_account() {
         in_machine "$on" "$@"
     else
         in_machine "$on" setpriv --reuid=1000 --regid=1000 --init-groups -- \
-            env HOME=/home/user USER=user LOGNAME=user "$@"
+            env HOME=/home/user USER=user LOGNAME=user PATH=/usr/local/bin:/usr/bin:/bin "$@"
     fi
 }
 
@@ -365,9 +376,16 @@ set_up() {
     git -C "$clone" checkout -q --detach "$(git -C "$root" rev-parse HEAD)"
     [ -z "$built" ] || mv "$built" "$clone/target"
     [ "$account" = root ] || chown -R 1000:1000 "$on$home"
-    get_compiler "$on" "$kind"
+    if [ -z "$bin" ]; then
+        get_compiler "$on" "$kind"
+    else
+        mkdir -p "$on/opt/av-monitoring"
+        cp -L "$bin/av-agent" "$bin/av-backend" "$on/opt/av-monitoring/"
+    fi
 }
 
+demo_options=()
+[ -z "$bin" ] || demo_options=(--bin /opt/av-monitoring)
 passed=0
 failures=0
 wrong=()
@@ -428,7 +446,7 @@ for machine in "${machines[@]}"; do
     for command in "${commands[@]}"; do
         began=$SECONDS
         case $command in
-        demo) run_there "$machine" "$on" ./demo.sh --check ;;
+        demo) run_there "$machine" "$on" ./demo.sh --check "${demo_options[@]}" ;;
         test) run_there "$machine" "$on" ./test.sh "${test_options[@]}" ;;
         shell)
             as_account "$on" bash -l || true
