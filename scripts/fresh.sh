@@ -26,9 +26,10 @@
 #                      cargo has here
 #   --no-install       ends instead of installing debootstrap
 #
-# DEBIAN_MIRROR and DEBIAN_SECURITY_MIRROR name other mirrors. It takes root, 4
-# GB of disk for each machine, and half an hour with two cores. It ends with
-# "fresh: N passed, N failed", and with 77 where such a machine cannot be made.
+# DEBIAN_MIRROR names another mirror than debootstrap's own, and
+# DEBIAN_SECURITY_MIRROR one of its security updates. It takes root, 4 GB of disk
+# for each machine, and half an hour with two cores. It ends with "fresh: N
+# passed, N failed", and with 77 where such a machine cannot be made.
 # Interrupted or killed, it leaves no mount and no process.
 set -euo pipefail
 
@@ -120,9 +121,6 @@ cannot() {
     exit 77
 }
 
-mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
-security_mirror=${DEBIAN_SECURITY_MIRROR:-http://deb.debian.org/debian-security}
-
 # ------------------------------------------------- outside the namespaces
 
 missing_fresh_packages() {
@@ -198,22 +196,23 @@ bootstrap() {
     say "Making a minimal $suite with debootstrap"
     rm -rf --one-file-system "$into"
     mkdir -p "$into"
-    if ! debootstrap --variant=minbase "$suite" "$into" "$mirror" >"$into.log" 2>&1; then
+    if ! debootstrap --variant=minbase "$suite" "$into" ${DEBIAN_MIRROR:+"$DEBIAN_MIRROR"} >"$into.log" 2>&1; then
         tail -n 5 "$into.log" >&2
         rm -rf --one-file-system "$into"
         cannot "debootstrap cannot make $suite."
     fi
     rm -f "$into.log"
-    {
-        say "deb $mirror $suite main"
-        case $suite in
-        sid | unstable) ;;
-        *)
-            say "deb $mirror $suite-updates main"
-            say "deb $security_mirror $suite-security main"
-            ;;
-        esac
-    } >"$into/etc/apt/sources.list"
+    # debootstrap writes which mirror it took. Security updates are beside it.
+    local sources=$into/etc/apt/sources.list mirror
+    mirror=$(awk '$1 == "deb" { print $2; exit }' "$sources")
+    mirror=${mirror%/}
+    case $suite in
+    sid | unstable) ;;
+    *)
+        say "deb $mirror $suite-updates main" >>"$sources"
+        say "deb ${DEBIAN_SECURITY_MIRROR:-$mirror-security} $suite-security main" >>"$sources"
+        ;;
+    esac
     touch "$into/.bootstrapped"
 }
 
@@ -307,17 +306,16 @@ as_account() {
 
 # The compiler of the machine.
 get_compiler() {
-    local on=$1 kind=$2 arch
+    local on=$1 kind=$2
     case $kind in
     cargo) apt_install "$on" cargo ;;
     web) apt_install "$on" cargo-web rustc-web ;;
     rustup)
         # shellcheck disable=SC2016  # expanded there
         as_account "$on" sh -c 'test -x "$HOME/.cargo/bin/cargo"' && return 0
-        arch=$(uname -m)
-        # Where the address is out of reach, the program that is here does.
-        in_machine "$on" curl -sSfL -o /usr/local/bin/rustup-init \
-            "https://static.rust-lang.org/rustup/dist/$arch-unknown-linux-gnu/rustup-init" ||
+        # As rustup's own page says; where that is out of reach, the program
+        # that is here does: under this name it installs itself.
+        in_machine "$on" curl -sSfL --proto '=https' -o /usr/local/bin/rustup-init https://sh.rustup.rs ||
             cp -L "$(command -v rustup)" "$on/usr/local/bin/rustup-init" ||
             cannot "rustup cannot be had."
         chmod 755 "$on/usr/local/bin/rustup-init"
