@@ -313,7 +313,7 @@ CERTIFICATES = [
           "av-agent status | grep 'a valid client certificate is demanded of agents'", wait=True),
     Check("another certificate", """
 openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout paris.key -out paris.csr -subj "/CN=Site Paris"
-openssl x509 -req -in paris.csr -CA agents-ca.pem -CAkey agents-ca.key -CAcreateserial -days 730 -out paris.pem
+openssl x509 -req -in paris.csr -CA agents-ca.pem -CAkey agents-ca.key -CAcreateserial -extfile paris.ext -days 730 -out paris.pem
 install -o av-agent -m 600 paris.pem paris.key /etc/av-monitoring/agent/
 """),
     *RUNS,
