@@ -96,7 +96,7 @@ PROXY = [
           "cp av-ca.pem /usr/local/share/ca-certificates/av-ca.crt && update-ca-certificates", shows=["1 added"]),
     Do(TLS, "install -d -m 755 /etc/ssl/av"),
     Do(TLS, "AV_LISTEN=127.0.0.1:8000", onto="/etc/av-monitoring/backend.env"),
-    Do(TLS, "--retry 8 https://av.example.org/health", shows=["syntax is ok"]),
+    Do(TLS, "--retry-connrefused https://av.example.org/health", shows=["syntax is ok"]),
     Check("the backend is reached through the proxy alone",
           "curl -sf --cacert av-ca.pem https://av.example.org/health; "
           "ss -Hltn sport = :8000; curl -s -o /dev/null -w '%{http_code}\n' --cacert av-ca.pem https://av.example.org/metrics",

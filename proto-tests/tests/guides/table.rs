@@ -747,7 +747,7 @@ pub const TABLE: &[Entry] = &[
     ),
     machine(
         TLS,
-        "--retry 8 https://av.example.org/health",
+        "--retry-connrefused https://av.example.org/health",
         "a proxy of the system; scripts/test-systemd.sh reloads it",
     ),
     run(TLS, "-keyout av-ca.key", PLAIN),
