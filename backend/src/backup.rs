@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -231,23 +231,18 @@ pub fn backup(
     let dump = part.create()?;
     let mut pg_dump = tool("pg_dump", connector)?;
     Account::lend(account, &mut pg_dump);
-    let output = pg_dump
+    pg_dump
         .args([
             "--format=custom",
             "--no-password",
             "--schema=public",
             "--snapshot",
         ])
-        .arg(&snapshot)
-        // By its name: to its standard output, since version 16, pg_dump
-        // appends the table of contents that it means to write anew.
-        .arg("--file")
-        .arg(&part.path)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .output()
-        .map_err(|error| BackupError::Refused(format!("pg_dump: {error}")))?;
+        .arg(&snapshot);
+    let (copied, output) =
+        piped(pg_dump, &dump).map_err(|error| BackupError::Refused(format!("pg_dump: {error}")))?;
+    // A full disk, before the pipe that broke of it.
+    copied.map_err(|error| part.said(error))?;
     succeeded("pg_dump", &output)?;
     dump.sync_all().map_err(|error| part.said(error))?;
     let content = Content::read(&mut view)?;
@@ -285,6 +280,33 @@ pub fn backup(
         manifest.content.rows(),
         manifest.content.tables.len(),
     ))
+}
+
+/// Runs a program and copies what it prints into a file; says how many bytes
+/// that were, and how the program ended.
+///
+/// The pipe is for `pg_dump`: its user may not open the file, and since version
+/// 16 it appends to a file that is its standard output where it means to write
+/// the table of contents anew.
+fn piped(mut program: Command, mut into: &File) -> io::Result<(io::Result<u64>, Output)> {
+    let mut running = program
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let printed = running.stdout.take();
+    std::thread::scope(|scope| {
+        let copy = scope.spawn(move || match printed {
+            Some(mut printed) => io::copy(&mut printed, &mut into),
+            None => Ok(0),
+        });
+        // Its messages are read beside, so that neither pipe fills up.
+        let output = running.wait_with_output()?;
+        let copied = copy
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("the copy ended")));
+        Ok((copied, output))
+    })
 }
 
 /// Puts a dump back, in one transaction, and holds what is there then against

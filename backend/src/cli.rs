@@ -2,7 +2,6 @@
 
 mod account;
 mod chosen;
-mod env_file;
 
 use std::fmt;
 use std::io::{Read, Write, stdin, stdout};

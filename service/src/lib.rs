@@ -1,8 +1,10 @@
 //! What both programs owe the system that runs them: they say when they are
 //! ready, feed its watchdog while every thread gets on with its work, and give
-//! the journal a priority with each line. And the edge of their HTTP servers,
-//! which must not end or be filled by whoever connects.
+//! the journal a priority with each line. They read the file of the unit's
+//! variables. And the edge of their HTTP servers, which must not end or be
+//! filled by whoever connects.
 
+pub mod environment_file;
 pub mod http;
 pub mod journal;
 pub mod progress;

@@ -7,9 +7,10 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use av_service::environment_file;
 use nix::unistd::{User, geteuid, initgroups, setgid, setuid};
 
-use super::{Failure, env_file};
+use super::Failure;
 use crate::backup::Account;
 
 /// Where the unit has its variables.
@@ -155,7 +156,7 @@ fn read_into(
         let error = std::io::Error::new(ErrorKind::InvalidData, "is not UTF-8");
         Unread::Failed(file.to_owned(), error)
     })?;
-    let found = env_file::parse(&text);
+    let found = environment_file::parse(&text);
     for line in found.ignored {
         // Not the line itself: it may be a password.
         eprintln!(

@@ -6,7 +6,6 @@
 //! also under `sudo`, which passes no variables on. The contract's default is
 //! for machines without that folder.
 
-mod env_file;
 mod unit;
 
 use std::collections::BTreeMap;
@@ -17,6 +16,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use av_proto::FieldError;
+use av_service::environment_file;
 use rustix::fs::StatVfsMountFlags;
 
 use crate::http_client::HttpClient;
@@ -96,7 +96,7 @@ impl Service {
         for file in files {
             let inside = file.strip_prefix("/").unwrap_or(&file);
             match fs::read_to_string(root.join(inside)) {
-                Ok(text) => variables.extend(env_file::parse(&text)),
+                Ok(text) => variables.extend(environment_file::parse(&text).variables),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => unread = Some((file, error)),
             }

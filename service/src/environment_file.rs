@@ -1,14 +1,14 @@
-//! The file of the unit's variables, read as systemd reads it: systemd.exec(5),
-//! `EnvironmentFile=`.
+//! The file of a unit's variables, read as systemd reads it since version 254:
+//! systemd.exec(5), `EnvironmentFile=`.
 
 /// What a file says.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Assignments {
+pub struct Assignments {
     /// Names and values, in their order; a name may come twice, and the last
     /// one counts.
-    pub(super) variables: Vec<(String, String)>,
+    pub variables: Vec<(String, String)>,
     /// The numbers of the lines whose name is none.
-    pub(super) ignored: Vec<usize>,
+    pub ignored: Vec<usize>,
 }
 
 /// Where the reader is.
@@ -29,7 +29,7 @@ enum At {
 /// Spaces around name and value do not count. A value may be quoted, in part
 /// too, and goes on over lines then; a backslash takes the next character as it
 /// is, or joins the next line.
-pub(super) fn parse(text: &str) -> Assignments {
+pub fn parse(text: &str) -> Assignments {
     let mut found = Assignments::default();
     let (mut name, mut value) = (String::new(), Value::default());
     let mut at = At::Line;
@@ -117,7 +117,7 @@ pub(super) fn parse(text: &str) -> Assignments {
 #[derive(Default)]
 struct Value {
     text: String,
-    /// So many bytes stay whatever follows.
+    /// The number of bytes at the beginning that are never cut.
     kept: usize,
 }
 
@@ -190,7 +190,10 @@ mod tests {
             ("A='b' \"c \"", "A|bc "),
             ("A='b", "A|b"),
             ("A=postgres://av:p%23=@h/d", "A|postgres://av:p%23=@h/d"),
+            ("A='x'\"y\" z", "A|xyz"),
+            ("A=b\\", "A|b"),
             ("# A=b\n;A=c\n\n \t\n", ""),
+            ("=b", ""),
         ] {
             assert_eq!(one(text).unwrap_or_default(), wanted, "{text:?}");
         }
