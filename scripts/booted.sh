@@ -3,69 +3,18 @@
 # mounts, host name, network, cgroups. Sourced by the tests that need real
 # units, after lib.sh. Takes root; nothing of the machine is reached from it.
 #
-#   make_debian FOLDER SUITE PACKAGES...   debootstrap, or the copy of an earlier one
 #   boot FOLDER WORK    starts systemd there; what it changes is in WORK
 #   inside COMMAND...   runs a command as root in it
 #   halt                ends it with all its processes and mounts
 #
 # All functions return 77 where the machine lacks what they need.
 
-booted_here=$(dirname "${BASH_SOURCE[0]}")
+# shellcheck source=scripts/folders.sh
+. "$(dirname "${BASH_SOURCE[0]}")/folders.sh"
+
 booted_unshare=
 booted_init=
 booted_group=
-
-# Prints mounts below a folder, deepest first.
-mounts_below() {
-    findmnt --raw --noheadings --output TARGET | awk -v below="$1/" 'index($0, below) == 1' | sort -r
-}
-
-# Deletes a folder, and nothing through a mount that is left in it.
-remove_folder() {
-    local mount
-    [ -d "$1" ] || return 0
-    while read -r mount; do
-        umount "$mount" || true
-    done < <(mounts_below "$1")
-    if [ -n "$(mounts_below "$1")" ]; then
-        complain "$1 has mounts, and is left"
-        return 1
-    fi
-    rm -rf --one-file-system "$1"
-}
-
-# make_debian FOLDER SUITE PACKAGES...: a small Debian. It is kept as an archive
-# in the user's cache folder, for a week and as long as the same packages are
-# asked for.
-make_debian() {
-    local folder=$1 suite=$2 list cache archive
-    shift 2
-    list=$(IFS=,; echo "$*")
-    cache=${XDG_CACHE_HOME:-$HOME/.cache}/av-monitoring
-    archive=$cache/debian-$suite-$(printf %s "$list" | md5sum | cut -c 1-8).tar
-    mkdir -p "$folder"
-    chmod 755 "$folder"
-    if [ -n "$(find "$archive" -mtime -7 2>/dev/null)" ]; then
-        tar -C "$folder" -xpf "$archive" --numeric-owner --xattrs --xattrs-include='*'
-        return
-    fi
-    command -v debootstrap >/dev/null || "$booted_here/install-packages.sh" debootstrap || {
-        complain 'There is no debootstrap.'
-        return 77
-    }
-    say "Making a Debian $suite"
-    debootstrap --variant=minbase --include="$list" "$suite" "$folder" >"$folder.log" 2>&1 || {
-        complain "debootstrap failed: $(tail -n 3 "$folder.log")"
-        return 77
-    }
-    rm -f "$folder"/var/cache/apt/archives/*.deb
-    mkdir -p "$cache"
-    if tar -C "$folder" -cpf "$archive.$$" --numeric-owner --xattrs --xattrs-include='*' .; then
-        mv "$archive.$$" "$archive"
-    else
-        rm -f "$archive.$$"
-    fi
-}
 
 # What is done in the new namespaces, before systemd is process 1 there: its
 # folder becomes `/`, with what a container's systemd expects below it.

@@ -21,6 +21,8 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=scripts/lib.sh
 . "$root/scripts/lib.sh"
+# shellcheck source=scripts/folders.sh
+. "$root/scripts/folders.sh"
 
 base=
 bin=
@@ -47,10 +49,6 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-impossible() {
-    complain "$@"
-    exit 77
-}
 [ "$(id -u)" -eq 0 ] || impossible "Building images and namespaces take root."
 unshare --net --mount --pid --fork true 2>/dev/null || impossible "No namespaces can be made here."
 lacking=()
@@ -64,18 +62,11 @@ work=$(realpath "$(mktemp -d)")
 [ -n "$kept" ] || kept=$work/kept
 mkdir -p "$kept"
 chmod 755 "$work" "$kept"
-mounts_below() { findmnt --raw --noheadings --output TARGET | awk -v below="$1/" 'index($0, below) == 1'; }
 finish() {
-    local status=$? mount
+    local status=$?
     trap '' INT TERM
-    while read -r mount; do
-        umount "$mount" || true
-    done < <({ mounts_below "$work" && mounts_below "$kept"; } | sort -r)
-    if [ -n "$(mounts_below "$work")$(mounts_below "$kept")" ]; then
-        complain "$work has mounts, and is left"
-        exit 1
-    fi
-    rm -rf --one-file-system "$work"
+    unmount_below "$kept" || status=1
+    remove_folder "$work" || status=1
     exit "$status"
 }
 trap finish EXIT
@@ -122,9 +113,7 @@ cp "$root/backend/Containerfile" "$context/backend/"
 if [ -z "$base" ]; then
     base=$kept/base
     if ! [ -e "$kept/base.whole" ]; then
-        say "Making a small Debian"
-        debootstrap --variant=minbase --include=ca-certificates trixie "$base" >"$work/debootstrap.log" 2>&1 ||
-            impossible "debootstrap failed: $(tail -n 3 "$work/debootstrap.log")"
+        make_debian "$base" trixie ca-certificates
         touch "$kept/base.whole"
     fi
 fi

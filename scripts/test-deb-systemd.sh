@@ -41,10 +41,7 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-[ "$(id -u)" -eq 0 ] || {
-    complain 'debootstrap and namespaces take root.'
-    exit 77
-}
+[ "$(id -u)" -eq 0 ] || impossible 'debootstrap and namespaces take root.'
 
 work=$(realpath "$(mktemp -d)")
 chmod 755 "$work"

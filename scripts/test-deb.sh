@@ -22,6 +22,8 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=scripts/lib.sh
 . "$root/scripts/lib.sh"
+# shellcheck source=scripts/folders.sh
+. "$root/scripts/folders.sh"
 # shellcheck source=scripts/variants.sh
 . "$root/scripts/variants.sh"
 
@@ -43,30 +45,14 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-impossible() {
-    complain "$@"
-    exit 77
-}
 [ "$(id -u)" -eq 0 ] || impossible "debootstrap and chroot take root."
 work=$(realpath "$(mktemp -d)")
-made=
 
-mounts_below() { findmnt --raw --noheadings --output TARGET | awk -v below="$1/" 'index($0, below) == 1'; }
 finish() {
-    local status=$? mount
+    local status=$?
     trap '' INT TERM
-    if [ -n "$made" ]; then
-        # debootstrap that was interrupted leaves /proc and /sys mounted, and
-        # nothing of the machine may be deleted through a mount.
-        while read -r mount; do
-            umount "$mount" || true
-        done < <(mounts_below "$made" | sort -r)
-        if [ -n "$(mounts_below "$made")" ]; then
-            complain "$made has mounts, and is left"
-            exit 1
-        fi
-    fi
-    rm -rf --one-file-system "$work"
+    # debootstrap that was interrupted leaves /proc and /sys mounted.
+    remove_folder "$work" || status=1
     exit "$status"
 }
 trap finish EXIT
@@ -174,16 +160,10 @@ for entry in "${packages[@]}"; do
 done
 
 if [ -z "$small" ]; then
-    command -v debootstrap >/dev/null || "$root/scripts/install-packages.sh" debootstrap ||
-        impossible 'There is no debootstrap.'
-    made=$work/small
     # A root folder that is open to root alone would be so for its users too.
     chmod 755 "$work"
-    mkdir -m 755 "$made"
-    say 'Making a small Debian'
-    debootstrap --variant=minbase --include=systemd,ca-certificates bookworm "$made" >"$work/debootstrap.log" 2>&1 ||
-        impossible "debootstrap failed: $(tail -n 3 "$work/debootstrap.log")"
-    small=$made
+    small=$work/small
+    make_debian "$small" bookworm systemd ca-certificates
 fi
 
 within() { chroot "$small" "$@"; }

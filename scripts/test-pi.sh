@@ -20,6 +20,8 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=scripts/lib.sh
 . "$root/scripts/lib.sh"
+# shellcheck source=scripts/folders.sh
+. "$root/scripts/folders.sh"
 
 base=
 bin=
@@ -49,10 +51,6 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-impossible() {
-    complain "$@"
-    exit 77
-}
 if [ "$inside" = no ]; then
     [ "$(id -u)" -eq 0 ] || impossible "debootstrap, chroot and mounts take root."
     unshare --net --mount --pid --fork true 2>/dev/null || impossible "No namespaces can be made here."
@@ -72,9 +70,7 @@ if [ "$inside" = no ]; then
     fi
     if [ -z "$base" ]; then
         base=$AV_PI_WORK/base
-        say "Making a small Debian"
-        debootstrap --variant=minbase --include=ca-certificates,systemd trixie "$base" >"$AV_PI_WORK/debootstrap.log" 2>&1 ||
-            impossible "debootstrap failed: $(tail -n 3 "$AV_PI_WORK/debootstrap.log")"
+        make_debian "$base" trixie ca-certificates systemd
     fi
     # cloud-init, while there is a network.
     mkdir -p "$AV_PI_WORK"/tools/{upper,work,root}

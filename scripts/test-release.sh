@@ -16,6 +16,8 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=scripts/lib.sh
 . "$root/scripts/lib.sh"
+# shellcheck source=scripts/folders.sh
+. "$root/scripts/folders.sh"
 
 base=
 parts=debs,archives,sbom,apt,images
@@ -37,39 +39,25 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-impossible() {
-    complain "$@"
-    exit 77
-}
 [ "$(id -u)" -eq 0 ] || impossible "debootstrap and chroot take root."
 here=$(dpkg --print-architecture)
 [ "$here" = amd64 ] || impossible "Releases are made on amd64."
 install_missing "$root" missing_release_packages || impossible "reprepro and gpg cannot be had."
 work=$(realpath "$(mktemp -d)")
 chmod 755 "$work"
-mounts_below() { findmnt --raw --noheadings --output TARGET | awk -v below="$1/" 'index($0, below) == 1'; }
 finish() {
-    local status=$? mount
+    local status=$?
     trap '' INT TERM
     gpgconf --kill gpg-agent 2>/dev/null || true
-    while read -r mount; do
-        umount "$mount" || true
-    done < <(mounts_below "$work" | sort -r)
-    if [ -n "$(mounts_below "$work")" ]; then
-        complain "$work has mounts, and is left"
-        exit 1
-    fi
-    rm -rf --one-file-system "$work"
+    remove_folder "$work" || status=1
     exit "$status"
 }
 trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 if [ -z "$base" ]; then
-    say "Making a small Debian"
     base=$work/base
-    debootstrap --variant=minbase --include=ca-certificates,systemd trixie "$base" >"$work/debootstrap.log" 2>&1 ||
-        impossible "debootstrap failed: $(tail -n 3 "$work/debootstrap.log")"
+    make_debian "$base" trixie ca-certificates systemd
 fi
 
 export GNUPGHOME=$work/gnupg
