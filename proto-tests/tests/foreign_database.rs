@@ -63,6 +63,17 @@ fn what_another_program_made_is_refused_in_words_and_left_as_it_was() {
             "CREATE TABLE schema_migrations (version bigint PRIMARY KEY, dirty boolean NOT NULL)",
             "(schema_migrations): use an empty database (",
         ),
+        // The same columns, and what they hold is of another program.
+        (
+            "CREATE TABLE schema_migrations (version bigint, name text, applied_at timestamptz);
+             INSERT INTO schema_migrations VALUES (20240101000000, 'add_users', now())",
+            "(schema_migrations): use an empty database (",
+        ),
+        (
+            "CREATE TABLE schema_migrations (version integer, name text, applied_at timestamptz);
+             INSERT INTO schema_migrations SELECT n, 'step', now() FROM generate_series(1, 99) n",
+            "(schema_migrations): use an empty database (",
+        ),
         // A name is a name, whatever has it.
         ("CREATE VIEW sites AS SELECT 1 AS id", "(view sites): "),
         (

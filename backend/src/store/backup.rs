@@ -160,7 +160,7 @@ impl View<'_> {
         }
         let row = self
             .transaction
-            .query_one("SELECT max(version) FROM public.schema_migrations", &[])?;
+            .query_one("SELECT max(version)::int FROM public.schema_migrations", &[])?;
         Ok(row.get(0))
     }
 

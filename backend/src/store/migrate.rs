@@ -156,11 +156,29 @@ fn known(client: &mut Client) -> Result<Vec<i32>, StoreError> {
     }
     // One of another program may have the name: Rails, golang-migrate.
     foreign::refuse(client, &[])?;
-    let rows = client.query("SELECT version FROM schema_migrations", &[])?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
+    // It may have the columns too, with versions of another type or meaning.
+    let rows = client.query(
+        "SELECT version::text, name::text FROM schema_migrations",
+        &[],
+    )?;
+    let noted: Option<Vec<i32>> = rows
+        .iter()
+        .map(|row| {
+            let version: i32 = row.get::<_, Option<&str>>(0)?.parse().ok()?;
+            let name: Option<&str> = row.get(1);
+            let own = MIGRATIONS.iter().find(|own| own.version == version);
+            // Of a newer program the name is not known here.
+            own.is_none_or(|own| name == Some(own.name))
+                .then_some(version)
+        })
+        .collect();
+    noted.ok_or_else(|| StoreError::Foreign {
+        names: "schema_migrations".to_owned(),
+        is_python: false,
+    })
 }
 
-/// The migrations that are missing; refuses what stands in their way.
+/// The migrations that are missing; refuses what is in their way.
 fn pending(client: &mut Client, known: &[i32]) -> Result<Vec<&'static Migration>, StoreError> {
     let pending: Vec<&Migration> = MIGRATIONS
         .iter()
