@@ -105,7 +105,9 @@ impl Service {
         let name = unit.value("User").unwrap_or("root").to_owned();
         Some(Self {
             unit: path,
-            user: user(root, &name).ok_or(name),
+            user: user(root, &name)
+                .map(|user| user.with_groups(root, &unit))
+                .ok_or(name),
             unread,
             variables,
             settings: unit,
@@ -127,7 +129,9 @@ impl Service {
 
     /// The service's configuration file.
     pub(super) fn config_path(&self) -> PathBuf {
-        self.get(CONFIG).unwrap_or_default().into()
+        // An empty variable counts as absent for the service too.
+        let named = self.get(CONFIG).map(PathBuf::from);
+        named.unwrap_or_else(|| Settings::DEFAULT_CONFIG_PATH.into())
     }
 
     /// Whether the service runs with a capability.
@@ -187,6 +191,26 @@ impl Service {
 }
 
 impl User {
+    /// The same with the groups that the unit gives it besides.
+    fn with_groups(mut self, root: &Path, unit: &Unit) -> Self {
+        let groups = fs::read_to_string(root.join("etc/group")).unwrap_or_default();
+        let by_name = |name: &str| -> Option<u32> {
+            let mut entries = groups.lines().map(|line| line.split(':'));
+            let mut entry = entries.find(|entry| entry.clone().next() == Some(name))?;
+            entry.nth(2)?.parse().ok()
+        };
+        for name in ["Group", "SupplementaryGroups"]
+            .into_iter()
+            .flat_map(|setting| unit.words(setting))
+        {
+            let gid: Option<u32> = name.parse().ok().or_else(|| by_name(&name));
+            if let Some(gid) = gid.filter(|gid| !self.gids.contains(gid)) {
+                self.gids.push(gid);
+            }
+        }
+        self
+    }
+
     /// Whether a file's mode gives this user all of `wanted`.
     fn may(&self, mode: u32, owner: u32, group: u32, wanted: u32) -> bool {
         let class = if self.uid == 0 {
@@ -368,6 +392,23 @@ mod tests {
         );
         assert_eq!(settings.page_listen.to_string(), "127.0.0.1:9090");
         assert!(service.has_capability(NET_RAW));
+    }
+
+    #[test]
+    fn the_groups_that_the_unit_gives_count_too() {
+        let root = machine(&[
+            (
+                "usr/lib/systemd/system/av-agent.service",
+                "[Service]\nUser=av-agent\nGroup=shared\nSupplementaryGroups=certs 12 none\n",
+            ),
+            ("etc/passwd", PASSWD),
+            (
+                "etc/group",
+                "av-agent:x:991:\nshared:x:50:\ncerts:x:60:other\n",
+            ),
+        ]);
+        let user = Service::below(root.path()).unwrap().user.unwrap();
+        assert_eq!(user.gids, [991, 50, 60, 12]);
     }
 
     #[test]

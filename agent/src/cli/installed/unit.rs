@@ -32,7 +32,10 @@ impl Unit {
         let folders = || FOLDERS.iter().map(|folder| root.join(folder));
         let (path, text) = folders().find_map(|folder| {
             let path = folder.join(NAME);
-            Some((path.clone(), fs::read_to_string(path).ok()?))
+            let text = fs::read_to_string(&path).ok()?;
+            // One that is masked is a link to nothing: the package's tells more.
+            let says = !text.trim().is_empty();
+            says.then_some((path, text))
         })?;
         let mut laid_over: BTreeMap<_, PathBuf> = BTreeMap::new();
         for folder in folders() {
@@ -178,7 +181,7 @@ fn parse(text: &str) -> Vec<(String, String)> {
     settings
 }
 
-/// The words of a value; quotes keep blanks in one, and a backslash stands
+/// The words of a value; quotes keep blanks in one, and a backslash comes
 /// before what it takes the meaning from.
 fn words(value: &str) -> Vec<String> {
     let mut words = Vec::new();
