@@ -553,12 +553,13 @@ fn import_python(from: &str, dry_run: bool, database: Database) -> Result<(), Fa
 
 /// The URL without the name of SQLAlchemy's driver: `postgresql+psycopg2://`.
 fn plain_scheme(url: &str) -> String {
-    match url.split_once("://") {
-        Some((scheme, rest)) => {
-            let (scheme, _) = scheme.split_once('+').unwrap_or((scheme, ""));
-            format!("{scheme}://{rest}")
-        }
-        None => url.to_owned(),
+    let driver = url
+        .split_once("://")
+        .and_then(|(scheme, rest)| Some((scheme.split_once('+')?.0, rest)));
+    match driver {
+        // In any other text these signs are a password's.
+        Some((scheme @ ("postgresql" | "postgres"), rest)) => format!("{scheme}://{rest}"),
+        _ => url.to_owned(),
     }
 }
 
@@ -804,6 +805,7 @@ mod tests {
             ("postgresql+psycopg2://u:p+w@h/d", "postgresql://u:p+w@h/d"),
             ("postgres://u@h/d", "postgres://u@h/d"),
             ("host=h user=u", "host=h user=u"),
+            ("host=h password=a+b://c", "host=h password=a+b://c"),
         ] {
             assert_eq!(plain_scheme(given), plain);
         }

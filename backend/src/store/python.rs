@@ -164,11 +164,11 @@ pub struct PythonDevice {
     pub device_type: String,
     /// How it is probed.
     pub driver: String,
-    /// Where it stands.
+    /// Where it is.
     pub building: Option<String>,
-    /// Where it stands.
+    /// Where it is.
     pub floor: Option<String>,
-    /// Where it stands.
+    /// Where it is.
     pub room: Option<String>,
     /// JSON.
     pub driver_config: Option<String>,
@@ -230,7 +230,7 @@ pub struct PythonAlert {
     pub last_seen_at: Option<String>,
     /// For a person.
     pub detail: Option<String>,
-    /// When somebody took note of it.
+    /// When a person took note of it.
     pub acknowledged_at: Option<String>,
     /// Who did.
     pub acknowledged_by: Option<String>,
@@ -459,7 +459,7 @@ impl Reading<'_> {
             return Ok(());
         }
         let query = format!(
-            "SELECT {}, NOT isfinite(created_at) OR created_at > $1::text::timestamptz
+            "SELECT {}, coalesce(NOT isfinite(created_at) OR created_at > $1::text::timestamptz, true)
                FROM {EVENTS} ORDER BY device_id, created_at, id",
             self.selected(EVENTS)
         );
