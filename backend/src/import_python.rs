@@ -27,7 +27,7 @@ use taken::{Alerts, History, Site, Tallies};
 
 /// Between two signs of life.
 const SIGN_EVERY: Duration = Duration::from_secs(5);
-/// So many rows are taken before the time is looked at.
+/// How many rows are taken before the time is looked at.
 const LOOK_EVERY: u64 = 1000;
 
 /// Why nothing was taken over.

@@ -15,7 +15,7 @@ pub struct Reach {
     pub first: String,
     /// Others of this machine.
     pub others: Vec<String>,
-    /// Nobody on another machine gets there.
+    /// It is not reached from another machine.
     pub here_only: bool,
 }
 

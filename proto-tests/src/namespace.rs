@@ -48,7 +48,7 @@ pub fn inside(test: &str, namespaces: &[&str], script: &str) -> bool {
     let unshare = match unshare_options(namespaces) {
         Ok(options) => options,
         Err(said) => {
-            eprintln!("SKIPPED {test}: this system lets nobody make namespaces: {said}");
+            eprintln!("SKIPPED {test}: no namespace can be made here: {said}");
             return false;
         }
     };

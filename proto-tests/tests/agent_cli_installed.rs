@@ -5,7 +5,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
-    reason = "a test fails where it stands"
+    reason = "a test fails on the spot"
 )]
 
 use std::fs;

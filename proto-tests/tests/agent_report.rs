@@ -107,7 +107,7 @@ fn python_site(projector: &Projector, name: &str, expectations: &Value) -> Value
 }
 
 /// What the Python backend makes of a report's device: it overwrites what it
-/// has with what stands there, and with nothing where nothing does.
+/// has with what is there, and with nothing where nothing is.
 fn taken_by_python(device: &Value) -> Value {
     let text = |field: &str, otherwise: &str| match device[field].as_str().map(str::trim) {
         None | Some("") => otherwise.to_owned(),
@@ -148,7 +148,7 @@ fn a_python_backend_keeps_its_configuration_whatever_the_agent_reports() {
     let report = wait_reports(&agent, &backend, 1).remove(0);
     is_left_as_it_was(&report, &first);
 
-    // What waited while somebody changed them does not bring the old ones back.
+    // What waited while they were changed does not bring the old ones back.
     backend.answer_ingest(IngestAnswer::Status(503));
     let renamed = python_site(&projector, "1", &json!({"always_on": true}));
     backend.answer_config(ConfigAnswer::Site(renamed));

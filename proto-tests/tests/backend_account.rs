@@ -3,7 +3,7 @@
 //! over a socket at which PostgreSQL asks the system who that is.
 //!
 //! Where the test is run by root, the unit's user is the one that runs the
-//! server; else it is the test's own, and nobody is become.
+//! server; else it is the test's own, and no user is become.
 
 #![allow(
     clippy::unwrap_used,
@@ -45,7 +45,7 @@ fn owner(file: &Path) -> String {
 
 impl Machine {
     fn new() -> Self {
-        // Nobody gets in over the socket but under the own name.
+        // Over the socket each user gets in under the own name alone.
         let cluster: &'static Cluster = Box::leak(Box::new(Cluster::start_with(|data| {
             fs::write(
                 data.join("own_hba.conf"),
@@ -142,7 +142,7 @@ fn every_documented_command_works_as_it_is_typed() {
         .get(0);
     assert_eq!(owner, machine.user);
 
-    // The files are those of whoever types it, in a folder that the unit's user
+    // The files are the caller's, in a folder that the unit's user
     // cannot enter.
     assert!(machine.run(&["backup", "av.dump"]).contains("1 sites"));
     for name in ["av.dump", "av.dump.manifest.json"] {

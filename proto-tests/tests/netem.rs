@@ -75,7 +75,7 @@ fn inside(test: &str) -> bool {
     let unshare = match unshare_options(&["--net"]) {
         Ok(options) => options,
         Err(said) => {
-            eprintln!("SKIPPED {test}: this system lets nobody make a network namespace: {said}");
+            eprintln!("SKIPPED {test}: no network namespace can be made here: {said}");
             return false;
         }
     };

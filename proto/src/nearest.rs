@@ -20,7 +20,7 @@ pub fn is_slip(word: &str, known: &str) -> bool {
     distance(&word.to_lowercase(), &known.to_lowercase()) * 3 <= known.chars().count()
 }
 
-/// The shortest word that may stand for the rest of a longer one.
+/// The shortest word that may be the beginning of a longer one.
 const STEM_MIN: usize = 4;
 
 /// How far apart two words are, where they are near enough.

@@ -45,7 +45,7 @@ enum Step {
     Item,
 }
 
-/// What stands at the end of a path.
+/// What is at the end of a path.
 enum Found {
     Value,
     List,

@@ -2,7 +2,7 @@
 //! ready, feed its watchdog while every thread gets on with its work, and give
 //! the journal a priority with each line. They read the file of the unit's
 //! variables. And the edge of their HTTP servers, which must not end or be
-//! filled by whoever connects.
+//! filled by those that connect.
 
 pub mod environment_file;
 pub mod http;

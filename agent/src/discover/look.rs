@@ -1,6 +1,6 @@
 //! Asks addresses what they are: ping, SNMP, ARP, TCP ports, PJLink.
 //!
-//! Whoever waits sees how far it is, and may end it: what was found until then
+//! A [`Watcher`] sees how far it is, and may end it: what was found until then
 //! is kept.
 //!
 //! In large networks (more than [`ASK_ALL_MAX`] addresses) SNMP and PJLink
@@ -40,7 +40,7 @@ const SYS_OBJECT_ID: &str = "1.3.6.1.2.1.1.2.0";
 /// go on.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Whoever waits for a look.
+/// What waits for a look.
 pub trait Watcher {
     /// What is done now.
     fn begins(&mut self, what: &str);
@@ -48,7 +48,7 @@ pub trait Watcher {
     /// What should be known of it afterwards too.
     fn notes(&mut self, what: &str);
 
-    /// So many of the addresses are asked, and so many things were found.
+    /// How many of the addresses are asked, and how many things were found.
     fn counts(&mut self, asked: usize, of: usize, found: usize);
 
     /// Whether to end with what was found until now.

@@ -126,7 +126,7 @@ impl Admin {
         answer.unwrap_or_else(|| Answer::error(404, "there is nothing here"))
     }
 
-    /// A 503 for somebody who looks at a page: as a page, which looks again by
+    /// A 503 for a person who looks at a page: as a page, which looks again by
     /// itself. Also the page to log in with, which is of no use without the
     /// database.
     pub(crate) fn as_page(&self, request: &Request<'_>, answer: Answer) -> Answer {

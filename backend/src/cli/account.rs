@@ -1,4 +1,4 @@
-//! The unit's variables and its user, for somebody who types a command as root.
+//! The unit's variables and its user, for a command that root types.
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsString};
@@ -40,7 +40,7 @@ pub(super) enum Work {
     Alone,
     /// Everything as the unit's user.
     AsUser,
-    /// Files as whoever typed it, and the database as the unit's user.
+    /// Files as the caller, and the database as the unit's user.
     WithFiles,
 }
 

@@ -19,7 +19,7 @@ use crate::store::sites::TokenDigest;
 /// How many examples of an oddity are kept.
 const EXAMPLES: usize = 5;
 
-/// A value that is not taken as it stands, or that an administrator should
+/// A value that is not taken as it is, or that an administrator should
 /// look at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Odd {
@@ -102,7 +102,7 @@ pub(super) struct Site {
     pub(super) their_hash_at: Option<String>,
 }
 
-/// The sites. `fresh` makes a token that nobody knows.
+/// The sites. `fresh` makes a token that is not known yet.
 pub(super) fn sites(
     rows: Vec<PythonSite>,
     tallies: &mut Tallies,

@@ -44,7 +44,7 @@ struct There {
     of: Option<String>,
 }
 
-/// Refuses a database in which something of another program stands in the way
+/// Refuses a database in which something of another program is in the way
 /// of these migrations. Only the schema in which they would work is looked at.
 ///
 /// # Errors

@@ -32,7 +32,7 @@ pub struct Taking<'a> {
 /// Why the schema cannot take it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Occupied {
-    /// So many sites are there already, the first of this name.
+    /// How many sites are there already, and the names of the first.
     Sites(i64, Vec<String>),
     /// No site is there, and what one left behind is.
     History,
@@ -116,7 +116,7 @@ impl Takeover {
         Ok(row.get(0))
     }
 
-    /// Begins, or says what stands in the way.
+    /// Begins, or says what is in the way.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -128,7 +128,7 @@ impl Takeover {
         if !alone {
             return Ok(Err(Occupied::Busy));
         }
-        // Until the end nobody adds one.
+        // Until the end none is added.
         transaction.batch_execute("LOCK TABLE sites, devices IN SHARE ROW EXCLUSIVE MODE")?;
         let row = transaction.query_one(
             &format!(
@@ -189,7 +189,7 @@ impl Taking<'_> {
         Ok(())
     }
 
-    /// Begins to write rows. Who does so stands in the history of what they
+    /// Begins to write rows. Who does so is kept in the history of what they
     /// configure.
     ///
     /// # Errors
@@ -234,7 +234,7 @@ impl Taking<'_> {
         Ok(())
     }
 
-    /// A site's configuration as it stands here now.
+    /// A site's configuration as it is here now.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -48,7 +48,7 @@ Say whether the agent can work here, and what to do where it cannot.
 Nothing is changed. The exit code is 1 where something must be put right.
 
 Where the service is installed, and no other configuration is named, the service
-is judged: with its variables, its user and its rights, whoever types this.
+is judged: with its variables, its user and its rights, not those of the caller.
 
 Usage: av-agent check [OPTIONS] [<CONFIG.json>]
 
