@@ -158,9 +158,10 @@ impl View<'_> {
         if !there {
             return Ok(None);
         }
-        let row = self
-            .transaction
-            .query_one("SELECT max(version)::int FROM public.schema_migrations", &[])?;
+        let row = self.transaction.query_one(
+            "SELECT max(version)::int FROM public.schema_migrations",
+            &[],
+        )?;
         Ok(row.get(0))
     }
 
