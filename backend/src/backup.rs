@@ -30,7 +30,7 @@ const SHOWN: usize = 20;
 pub enum BackupError {
     /// A file.
     #[error("{0}: {1}")]
-    File(PathBuf, std::io::Error),
+    File(PathBuf, io::Error),
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -395,7 +395,7 @@ fn put_back(
     emptying: &str,
 ) -> Result<(), BackupError> {
     let failed =
-        |program: &str, error: std::io::Error| BackupError::Refused(format!("{program}: {error}"));
+        |program: &str, error: io::Error| BackupError::Refused(format!("{program}: {error}"));
     let mut psql = tool("psql", connector)?;
     Account::lend(account, &mut psql);
     let mut psql = psql
@@ -425,7 +425,7 @@ fn feed(
     file: &Path,
     emptying: &str,
 ) -> Result<(), BackupError> {
-    let broken = |error: std::io::Error| BackupError::Refused(format!("psql: {error}"));
+    let broken = |error: io::Error| BackupError::Refused(format!("psql: {error}"));
     let Some(mut input) = psql.stdin.take() else {
         return Err(BackupError::Refused("psql takes nothing".to_owned()));
     };
@@ -444,7 +444,7 @@ fn feed(
         .spawn()
         .map_err(|error| BackupError::Refused(format!("pg_restore: {error}")))?;
     let copied = match &mut restore.stdout {
-        Some(sql) => std::io::copy(sql, &mut input).map(|_| ()),
+        Some(sql) => io::copy(sql, &mut input).map(|_| ()),
         None => Ok(()),
     };
     drop(restore.stdout.take());
@@ -590,7 +590,7 @@ impl Part {
         std::fs::rename(&self.path, file).map_err(|error| self.said(error))
     }
 
-    fn said(&self, error: std::io::Error) -> BackupError {
+    fn said(&self, error: io::Error) -> BackupError {
         BackupError::File(self.path.clone(), error)
     }
 }

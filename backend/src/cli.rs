@@ -103,7 +103,7 @@ enum Command {
     ImportPython {
         /// The Python system's database, as its own DATABASE_URL names it
         #[arg(
-            env = "AV_PYTHON_DATABASE_URL",
+            env = PYTHON_DATABASE,
             hide_env_values = true,
             value_name = "PYTHON_DATABASE_URL"
         )]
@@ -156,6 +156,9 @@ Takes over sites with their tokens, devices, history, states and alerts, all of
 it or nothing. Says at the end what it took otherwise, and what has no place
 here. An argument shows in the list of processes: put a URL with a password
 into AV_PYTHON_DATABASE_URL.";
+
+/// The variable that names the Python system's database.
+const PYTHON_DATABASE: &str = "AV_PYTHON_DATABASE_URL";
 
 #[derive(Debug, Subcommand)]
 enum SiteCommand {
@@ -526,12 +529,18 @@ fn migrate(database: Database) -> Result<(), Failure> {
     }
 }
 
-fn import_python(from: &str, dry_run: bool, database: Database) -> Result<(), Failure> {
-    let url = plain_scheme(from);
+fn import_python(from_text: &str, dry_run: bool, database: Database) -> Result<(), Failure> {
+    let url = plain_scheme(from_text);
     let from = Connector::parse(&url).map_err(|error| {
         let said = error.to_string();
         Failure::new(said.replace("DATABASE_URL", "the Python system's database"))
     })?;
+    let by_environment = std::env::var(PYTHON_DATABASE).is_ok_and(|url| url == from_text);
+    if !by_environment && from.has_password() {
+        eprintln!(
+            "av-backend: the password is in the list of processes: give the URL by {PYTHON_DATABASE}"
+        );
+    }
     let mut progress = |text: &str| eprintln!("{text}");
     let mut token = || new_token().map_err(|failure| failure.message);
     let around = Surroundings {

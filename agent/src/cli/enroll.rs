@@ -178,9 +178,10 @@ fn read(answer: &Answer) -> Result<Enrolled, EnrollError> {
         404 | 429 if said.is_some() => Err(EnrollError::Refused(said.unwrap_or_default())),
         // A backend of an earlier version asks everybody to log in there.
         400 | 401 | 403 | 404 | 405 | 422 => Err(EnrollError::Refused(format!(
-            "no backend that can enrol answers there ({}): look at the address; an earlier \
+            "no backend that can enrol answers there ({}{}): look at the address; an earlier \
              backend has to be upgraded first",
-            answer.status
+            answer.status,
+            said.map_or_else(String::new, |said| format!(": {said}"))
         ))),
         301..=308 => Err(EnrollError::Refused(format!(
             "the backend sends elsewhere ({}): give the address that it sends to",

@@ -1,6 +1,6 @@
 //! One report to the backend, and what its answer means for the spool.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use av_proto::config::Device;
@@ -95,8 +95,9 @@ pub(super) fn send(
 /// Gives an older backend its configuration of each device back: it overwrites
 /// what it has with what a report says, and with nothing where a report says
 /// nothing. It is what is configured now, whenever the report was made: a change
-/// of today must not be undone by a report of yesterday.
-fn echo(devices: &mut [ReportedDevice], configured: &[Arc<Device>]) {
+/// of today must not be undone by a report of yesterday. For the same reason it
+/// is told of no device that is not configured any more: it would make it anew.
+fn echo(devices: &mut Vec<ReportedDevice>, configured: &[Arc<Device>]) {
     let older: HashMap<&str, (&Device, &str)> = configured
         .iter()
         .filter_map(|device| {
@@ -106,6 +107,10 @@ fn echo(devices: &mut [ReportedDevice], configured: &[Arc<Device>]) {
             ))
         })
         .collect();
+    if !older.is_empty() {
+        let known: HashSet<&str> = configured.iter().map(|it| it.ip_text.as_str()).collect();
+        devices.retain(|device| known.contains(device.ip.as_str()));
+    }
     for device in devices {
         device.expectations = None;
         let Some((configured, expectations)) = older.get(device.ip.as_str()) else {
@@ -180,10 +185,15 @@ mod tests {
             ),
             parse(r#"{"ip":"10.0.0.3","name":"R","driver":"ping"}"#),
         ];
-        let mut devices = ["1", "2", "3", "4"].map(|n| reported(&format!("10.0.0.{n}")));
-        devices[3].expectations = RawValue::from_string("{}".to_owned()).ok();
+        let ips = ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"];
+        let mut devices = ips.map(reported).to_vec();
+        devices[2].expectations = RawValue::from_string("{}".to_owned()).ok();
+        // Our own backend knows what is configured, and is told of every device.
+        let mut all = devices.clone();
+        echo(&mut all, &configured[1..]);
+        assert_eq!(all.len(), 4);
         echo(&mut devices, &configured);
-        let said = devices.map(|device| {
+        let said = devices.into_iter().map(|device| {
             let room = device.room.unwrap_or_default();
             let expectations = device.expectations.map(|json| json.get().to_owned());
             (
@@ -194,6 +204,7 @@ mod tests {
                 expectations,
             )
         });
+        let said: Vec<_> = said.collect();
         let text = |text: &str| text.to_owned();
         let as_it_was = || (text("old"), text("old"), text("old"), text(""), None);
         let echoed = Some(text(r#"{"a": 1.0}"#));
@@ -203,8 +214,8 @@ mod tests {
                 (text("P"), text("t"), text("ping"), text("R"), echoed),
                 as_it_was(),
                 as_it_was(),
-                as_it_was(),
-            ]
+            ],
+            "and the device that is not configured any more is left out"
         );
     }
 

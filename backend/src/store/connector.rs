@@ -171,6 +171,12 @@ impl Connector {
         })
     }
 
+    /// Whether the connection string has a password in it.
+    #[must_use]
+    pub fn has_password(&self) -> bool {
+        self.config.get_password().is_some()
+    }
+
     /// The database's place for a log line, without user or password.
     #[must_use]
     pub fn place(&self) -> String {
