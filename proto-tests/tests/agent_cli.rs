@@ -300,6 +300,14 @@ fn begin(arguments: &[&str], dir: &Path) -> Child {
         .unwrap()
 }
 
+/// Whether the first line of progress says that something is found.
+fn has_found(err: &str) -> Option<()> {
+    let line = err.lines().find(|line| line.ends_with(" found so far"))?;
+    let counts: Vec<&str> = line.split(' ').collect();
+    assert!(line.contains(" of 30 addresses asked, "), "{line}");
+    (counts[counts.len() - 4] != "0").then_some(())
+}
+
 #[test]
 fn ctrl_c_ends_discover_with_what_it_found() {
     for (test, arguments) in [(201, &[][..]), (202, &["--json"])] {
@@ -314,20 +322,15 @@ fn ctrl_c_ends_discover_with_what_it_found() {
         wait_for(
             "something is found",
             || read("err"),
-            || {
-                let err = read("err");
-                let line = err.lines().find(|line| line.ends_with(" found so far"))?;
-                let counts: Vec<&str> = line.split(' ').collect();
-                assert!(line.contains(" of 30 addresses asked, "), "{line}");
-                (counts[counts.len() - 4] != "0").then_some(())
-            },
+            || has_found(&read("err")),
         );
         assert_eq!(read("out"), "", "the answer comes at the end");
         let killed = Command::new("kill")
             .args(["-INT", &child.id().to_string()])
             .status();
         assert!(killed.unwrap().success());
-        let status = wait_for("it ends", || read("err"), || child.try_wait().unwrap());
+        wait_for("it ends", || read("err"), || child.try_wait().unwrap());
+        let status = child.wait().unwrap();
         let (out, err) = (read("out"), read("err"));
         assert_eq!(status.code(), Some(130), "{out}{err}");
         assert!(

@@ -239,7 +239,11 @@ fn a_user_who_may_not_read_the_file_is_told_to_use_sudo() {
     if is_root() {
         command.uid(65534).gid(65534);
     } else {
-        fs::set_permissions(machine.path("backend.env"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(
+            machine.path("backend.env"),
+            fs::Permissions::from_mode(0o000),
+        )
+        .unwrap();
     }
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{output:?}");

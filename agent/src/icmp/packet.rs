@@ -332,7 +332,7 @@ mod tests {
         let mut sum: u32 = message
             .chunks(2)
             .map(|pair| {
-                u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or_default())
+                (u32::from(pair[0]) << 8) | u32::from(pair.get(1).copied().unwrap_or_default())
             })
             .sum();
         while sum > 0xffff {
