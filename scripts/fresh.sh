@@ -345,7 +345,7 @@ set_up() {
         tail -n 5 "$on/var/log/fresh.log" >&2
         cannot "The package lists cannot be fetched."
     }
-    # What whoever clones has: git, and what https takes.
+    # What a clone takes: git, and the authorities for https.
     local -a packages=(ca-certificates git)
     [ "$account" = root ] || packages+=(sudo)
     [ "$kind" != rustup ] || packages+=(curl)

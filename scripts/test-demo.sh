@@ -84,7 +84,7 @@ ln -s "$(python3 -c 'import sys; print(sys.executable)')" "$plain/python3"
 printf 'ID=debian\nVERSION_ID="13"\nVERSION_CODENAME=trixie\n' >"$folder/trixie"
 printf 'ID=debian\nVERSION_ID="12"\nVERSION_CODENAME=bookworm\n' >"$folder/bookworm"
 printf 'ID=fedora\nVERSION_ID=42\n' >"$folder/fedora"
-# Whoever calls these has installed something.
+# A call of these is an installation.
 for name in apt-get dpkg sudo; do
     program "$folder/apt/$name" <<SCRIPT
 echo "$name \$*" >>"$folder/installed"

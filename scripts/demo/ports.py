@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Says which ports of the demonstration cannot be had, and why.
 
-    ports.py free NUMBER                     prints so many free TCP ports
+    ports.py free NUMBER                     prints NUMBER free TCP ports
     ports.py check ADDRESS:PORT:KIND:VARIABLE...
 
 KIND is tcp or udp; VARIABLE moves that port. It ends with 1 where one of them

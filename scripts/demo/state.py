@@ -112,7 +112,7 @@ def main(arguments):
     try:
         return QUESTIONS[arguments[0]](*arguments[1:])
     except OSError as error:
-        # Not there yet, or not well. Whoever waits for it asks again.
+        # Not there yet, or not well: the caller asks again.
         if arguments[0] in ("refused", "log_in", "web"):
             print(f"{arguments[0]}: {error}", file=sys.stderr)
         return False

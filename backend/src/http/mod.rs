@@ -41,7 +41,7 @@ use metrics::Counters;
 use site_token::{CHALLENGE, presented};
 use target::{Target, none_match};
 
-/// After so long a line is logged again that was folded.
+/// The time after which a folded line is logged again.
 const SAID_AGAIN: Duration = Duration::from_secs(3600);
 
 /// What the routes work with.

@@ -765,8 +765,8 @@ pub const TABLE: &[Entry] = &[
         TLS,
         "-keyout paris.key",
         Steps {
-            after: "openssl verify -CAfile agents-ca.pem paris.pem; openssl x509 -noout -subject -in paris.pem",
-            shows: &["paris.pem: OK", "CN = Site Paris"],
+            after: "openssl verify -CAfile agents-ca.pem paris.pem; openssl x509 -noout -subject -nameopt RFC2253 -in paris.pem",
+            shows: &["paris.pem: OK", "subject=CN=Site Paris"],
             ..PLAIN
         },
     ),
