@@ -149,6 +149,8 @@ look() {
     fields "$package" "$name" "$architecture"
     files "$package" "$name" "$architecture"
     documents "$name" "$architecture"
+    # They are the same for each architecture, and want a program that runs.
+    [ "$architecture" != "$here" ] || "$root/scripts/test-completions.sh" "$work/look" "$name"
     say "$name $architecture: $(stat -c %s "$package") bytes; fields, files, links and man pages are right"
 }
 
