@@ -132,6 +132,17 @@ License: Apache-2.0
 TEXT
 }
 
+# In the form that Debian's tools read; the changes themselves are a guide.
+changelog() {
+    cat <<TEXT
+$1 ($version) stable; urgency=medium
+
+  * What has changed is in /usr/share/doc/$1/CHANGELOG.md.
+
+ -- $maintainer  $(LC_ALL=C date --utc --rfc-email --date="@$SOURCE_DATE_EPOCH")
+TEXT
+}
+
 control() {
     local name=$1 architecture=$2 program=$3 tree=$4 line libraries
     libraries=$(libraries_of "$program" | paste -sd , | sed 's/,/, /g')
@@ -177,10 +188,9 @@ package() {
     done < <(guides)
     copyright >"$work/copyright"
     put 644 "$work/copyright" "usr/share/doc/$name/copyright"
-    if [ -e docs/CHANGELOG.md ]; then
-        gzip -9nc docs/CHANGELOG.md >"$work/changelog.gz"
-        put 644 "$work/changelog.gz" "usr/share/doc/$name/changelog.gz"
-    fi
+    changelog "$name" | gzip -9n >"$work/changelog.gz"
+    put 644 "$work/changelog.gz" "usr/share/doc/$name/changelog.gz"
+    put 644 "systemd/$name.lintian-overrides" "usr/share/lintian/overrides/$name"
     mkdir -p "$tree/usr/share"
     cp -r "$work/manual/$name/." "$tree/usr/share/"
     find "$tree/usr/share/man" -type f -exec gzip -9n {} +

@@ -105,7 +105,7 @@ files() {
             "644 ./usr/share/bash-completion/completions/$name" "644 ./usr/share/zsh/vendor-completions/_$name" \
             "644 ./usr/share/fish/vendor_completions.d/$name.fish"
         [ "$part" = agent ] || say "644 ./usr/lib/systemd/system/$name@.service"
-        [ ! -e "$root/docs/CHANGELOG.md" ] || say "644 ./usr/share/doc/$name/changelog.gz"
+        printf '%s\n' "644 ./usr/share/doc/$name/changelog.gz" "644 ./usr/share/lintian/overrides/$name"
     )
     is=$(cd "$work/look" && find . -path ./DEBIAN -prune -o -type f -printf '%m %p\n' |
         grep -v "/usr/share/doc/$name/.*[.]\(md\|png\|svg\)$\|/usr/share/doc/$name/proxy/\|/man1/$name-.*[.]1[.]gz$")
@@ -141,6 +141,16 @@ documents() {
     done
 }
 
+# What Debian's own judge says, where it is there. A quick build is not stripped.
+judged() {
+    local package=$1 said
+    has lintian || return 0
+    local -a quick=()
+    [ "${AV_BUILD_PROFILE:-release}" = release ] || quick=(--suppress-tags unstripped-binary-or-object)
+    said=$(lintian --allow-root --fail-on error,warning "${quick[@]}" "$package") ||
+        die "✗ lintian, of ${package##*/}: $said"
+}
+
 # What a package says of itself and holds.
 look() {
     local name=$1 architecture=$2 package=$3
@@ -149,11 +159,13 @@ look() {
     fields "$package" "$name" "$architecture"
     files "$package" "$name" "$architecture"
     documents "$name" "$architecture"
+    judged "$package"
     # They are the same for each architecture, and want a program that runs.
     [ "$architecture" != "$here" ] || "$root/scripts/test-completions.sh" "$work/look" "$name"
     say "$name $architecture: $(stat -c %s "$package") bytes; fields, files, links and man pages are right"
 }
 
+has lintian || say 'The packages are not judged by lintian, which is not here.'
 for entry in "${packages[@]}"; do
     read -r name architecture <<<"$entry"
     look "$name" "$architecture" "$AV_DEB_FOLDER/${name}_0.0.1_$architecture.deb"
