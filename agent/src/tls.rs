@@ -162,15 +162,32 @@ fn client(certificate: &Path, key: &Path) -> Result<ClientCert, TlsError> {
     };
     let der = PrivateKeyDer::from_pem_slice(&content).map_err(|_| none())?;
     let parsed = PrivateKey::from_pem(&content).map_err(|_| none())?;
-    CertifiedKey::from_der(chain.clone(), der, &default_provider()).map_err(|_| {
-        problem(
-            TlsFiles::KEY,
-            key,
-            format!("is not the key of {}", certificate.display()),
-        )
-    })?;
+    CertifiedKey::from_der(chain.clone(), der, &default_provider()).map_err(
+        |error| match error {
+            rustls::Error::InconsistentKeys(_) => problem(
+                TlsFiles::KEY,
+                key,
+                format!("is not the key of {}", certificate.display()),
+            ),
+            rustls::Error::InvalidCertificate(why) => {
+                problem(TlsFiles::CERTIFICATE, certificate, unusable(&why))
+            }
+            error => problem(TlsFiles::KEY, key, format!("cannot be used: {error}")),
+        },
+    )?;
     let chain: Vec<_> = chain.iter().map(shared).collect();
     Ok(ClientCert::new_with_certs(&chain, parsed))
+}
+
+/// Why a certificate cannot be shown to anybody.
+fn unusable(why: &rustls::CertificateError) -> String {
+    // The library of certificates has no public name for it.
+    if format!("{why:?}").contains("UnsupportedCertVersion") {
+        return "is of another version of X.509 than 3, such as openssl makes without extensions: \
+                issue it again with extendedKeyUsage=clientAuth in the file of its -extfile"
+            .to_owned();
+    }
+    format!("cannot be used: {why}")
 }
 
 /// What went wrong in a handshake, in words that say what to do; `None` for
@@ -281,6 +298,53 @@ mod tests {
             assert!(error.starts_with("AV_CA_FILE: "), "{error}");
             assert!(error.contains("ca.pem") && error.contains(said), "{error}");
         }
+    }
+
+    /// CN=Paris, without extensions, as `openssl x509 -req` of OpenSSL 3.0
+    /// makes it.
+    const VERSION_1: &str = "-----BEGIN CERTIFICATE-----
+MIIBGzCBwwIUa6vMoPNdTcTKl7cxz8esIeg8uGEwCgYIKoZIzj0EAwIwEDEOMAwG
+A1UEAwwFUGFyaXMwIBcNMjYxMTMwMTIyNjE4WhgPMjEyNjExMDYxMjI2MThaMBAx
+DjAMBgNVBAMMBVBhcmlzMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAERtiGowqh
+K2Jj9fVJqPDjp0K4der7AfmRpLV0VMoCuDMeSPieXzp60TK1p8xTGW1Ww0Va8T8j
+G5ijjDxGPfdrXjAKBggqhkjOPQQDAgNHADBEAiBA2sQDfsuI7NnY7RiqXHGLo7iB
+0ji5j0clgk+3pvteUwIgP26fmBL6aZpMbelipt5Q5MS7bSdcLinFAVtH2HNWjs8=
+-----END CERTIFICATE-----
+";
+
+    #[test]
+    fn a_client_certificate_that_cannot_serve_says_why() {
+        let dir = tempfile::tempdir().unwrap();
+        let (certificate, key) = (dir.path().join("c.pem"), dir.path().join("k.pem"));
+        let files = TlsFiles {
+            authorities: None,
+            client: Some((certificate.clone(), key.clone())),
+        };
+        let pair = rcgen::KeyPair::generate().unwrap();
+        let good = rcgen::CertificateParams::new(Vec::new())
+            .and_then(|params| params.self_signed(&pair))
+            .unwrap()
+            .pem();
+        fs::write(&key, pair.serialize_pem()).unwrap();
+        fs::write(&certificate, &good).unwrap();
+        assert!(files.load().is_ok());
+
+        fs::write(&certificate, VERSION_1).unwrap();
+        let error = files.load().err().unwrap().to_string();
+        assert!(
+            error.starts_with("AV_CLIENT_CERT: ")
+                && error.contains("another version of X.509 than 3"),
+            "{error}"
+        );
+
+        fs::write(&certificate, &good).unwrap();
+        let other = rcgen::KeyPair::generate().unwrap();
+        fs::write(&key, other.serialize_pem()).unwrap();
+        let error = files.load().err().unwrap().to_string();
+        assert!(
+            error.starts_with("AV_CLIENT_KEY: ") && error.contains("is not the key of "),
+            "{error}"
+        );
     }
 
     #[test]
