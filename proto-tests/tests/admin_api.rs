@@ -1290,6 +1290,8 @@ fn a_misspelt_setting_is_kept_and_named_with_the_nearest_known_one() {
     let shown = office.get(&format!("/admin/devices/{id}"));
     assert_eq!(shown["warnings"], warnings);
     assert_eq!(shown["expectations"], json!({"allways_on": true}));
+    let listed = office.get("/admin/devices");
+    assert_eq!(listed["devices"][0]["warnings"], warnings);
 
     // It stays stored, and reaches the agent.
     let config = office.backend.get(&format!("/config/{token}"));

@@ -83,8 +83,7 @@ struct Document<'a> {
     created_at: Timestamp,
     updated_at: Timestamp,
     etag: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    warnings: Option<&'a [FieldError]>,
+    warnings: &'a [FieldError],
 }
 
 fn raw(json: String) -> Box<RawValue> {
@@ -94,7 +93,7 @@ fn raw(json: String) -> Box<RawValue> {
 fn document<'a>(
     device: &'a DeviceRecord,
     reveal: bool,
-    warnings: Option<&'a [FieldError]>,
+    warnings: &'a [FieldError],
 ) -> Document<'a> {
     let fields = &device.fields;
     let config = fields.driver_config.as_deref().unwrap_or("{}");
@@ -124,12 +123,7 @@ fn document<'a>(
     }
 }
 
-fn answer(
-    status: u16,
-    device: &DeviceRecord,
-    reveal: bool,
-    warnings: Option<&[FieldError]>,
-) -> Answer {
+fn answer(status: u16, device: &DeviceRecord, reveal: bool, warnings: &[FieldError]) -> Answer {
     Answer::json(status, &document(device, reveal, warnings))
         .with("ETag", format!("\"{}\"", etag(device)))
 }
@@ -186,6 +180,10 @@ fn list(admin: &Admin, call: &Call<'_>) -> Result<Answer, Answer> {
         offset: number(query, "offset", 0, (0, 1_000_000_000))?,
     };
     let (devices, total) = admin.store.device_list(&filter, page)?;
+    let warnings: Vec<_> = devices
+        .iter()
+        .map(|device| unknown_settings_of(&device.fields))
+        .collect();
     Ok(Answer::json(
         200,
         &List {
@@ -194,7 +192,8 @@ fn list(admin: &Admin, call: &Call<'_>) -> Result<Answer, Answer> {
             offset: page.offset,
             devices: devices
                 .iter()
-                .map(|device| document(device, false, None))
+                .zip(&warnings)
+                .map(|(device, warnings)| document(device, false, warnings))
                 .collect(),
         },
     ))
@@ -249,7 +248,7 @@ fn show(admin: &Admin, call: &Call<'_>, device: i64) -> Result<Answer, Answer> {
         )?;
     }
     let warnings = unknown_settings_of(&device.fields);
-    Ok(answer(200, &device, reveal, Some(&warnings)))
+    Ok(answer(200, &device, reveal, &warnings))
 }
 
 /// What is stored and has no effect.
@@ -324,10 +323,7 @@ fn create(admin: &Admin, call: &Call<'_>) -> Result<Answer, Answer> {
 /// The answer for a device that was added.
 pub(super) fn added(admin: &Admin, id: i64, warnings: &[FieldError]) -> Result<Answer, Answer> {
     let device = find(admin, id)?;
-    Ok(
-        answer(201, &device, false, Some(warnings))
-            .with("Location", format!("/admin/devices/{id}")),
-    )
+    Ok(answer(201, &device, false, warnings).with("Location", format!("/admin/devices/{id}")))
 }
 
 fn update(admin: &Admin, call: &Call<'_>, device: i64) -> Result<Answer, Answer> {
@@ -354,7 +350,7 @@ fn update(admin: &Admin, call: &Call<'_>, device: i64) -> Result<Answer, Answer>
             .map_err(store_refused)?
             .map_err(precondition::lost)?
     };
-    Ok(answer(200, &after, false, Some(&valid.warnings)))
+    Ok(answer(200, &after, false, &valid.warnings))
 }
 
 /// The stored device with the members of a JSON object in place of its own; of
