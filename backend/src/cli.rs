@@ -107,7 +107,8 @@ enum Command {
             hide_env_values = true,
             value_name = "PYTHON_DATABASE_URL"
         )]
-        from: String,
+        // The variable may be in the unit's file alone, which is read later.
+        from: Option<String>,
         /// Say what would be taken over, and write nothing
         #[arg(long)]
         dry_run: bool,
@@ -466,7 +467,14 @@ fn execute(command: Command, account: Option<&Account>) -> Result<ExitCode, Fail
             from,
             dry_run,
             database,
-        } => import_python(&from, dry_run, database)?,
+        } => {
+            let from = from.filter(|url| !url.is_empty()).ok_or_else(|| {
+                Failure::new(format!(
+                    "the Python system's database is not named: put its URL into {PYTHON_DATABASE}"
+                ))
+            })?;
+            import_python(&from, dry_run, database)?;
+        }
         Command::Site(SiteCommand::Add {
             name,
             timezone,

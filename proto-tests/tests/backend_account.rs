@@ -155,6 +155,25 @@ fn every_documented_command_works_as_it_is_typed() {
     assert!(machine.run(&["site", "list"]).contains("Site Paris"));
     assert!(machine.run(&["user", "list"]).contains("anna"));
 
+    // The other system's database may be named in the file alone.
+    let output = machine.command(&["import-python"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = stderr(&output);
+    assert!(
+        said.contains("put its URL into AV_PYTHON_DATABASE_URL"),
+        "{said}"
+    );
+    let own = machine.db.url();
+    let url = format!("AV_PYTHON_DATABASE_URL={own}\n");
+    machine.write("backend.env", &machine.settings(&url));
+    let output = machine.command(&["import-python"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = stderr(&output);
+    assert!(
+        said.contains("its tables are those of av-backend"),
+        "{said}"
+    );
+
     // What needs no database asks for no file.
     machine.write("backend.env", "DATABASE_URL=nonsense\n");
     fs::write(machine.path("config.json"), "{}").unwrap();
