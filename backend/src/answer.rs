@@ -184,6 +184,8 @@ impl From<StoreError> for Answer {
             StoreError::Unavailable(_) | StoreError::Busy(_) => {
                 Self::error(503, &error.to_string()).with("Retry-After", "2")
             }
+            // Waiting mends it no sooner.
+            StoreError::Incomplete(_) => Self::error(503, &error.to_string()),
             // Not its names: everybody may ask for the health. The log has them.
             StoreError::Foreign { .. } => Self::error(503, FOREIGN),
             StoreError::BadValue(_) => Self::error(400, &error.to_string()),

@@ -18,7 +18,7 @@ use crate::notify;
 use crate::reach::Reach;
 use crate::stop::Stop;
 use crate::store::sites::TokenDigest;
-use crate::store::{Condition, Connector, Store};
+use crate::store::{Condition, Connector, Store, StoreError};
 use crate::threads::{self, End, Ended};
 use crate::upkeep;
 
@@ -231,6 +231,7 @@ fn status(condition: &Condition, addresses: &str) -> String {
         Condition::Migrating(Some(name)) => format!("migration {name} is under way"),
         Condition::Migrating(None) => "waiting for the schema to be brought up to date".to_owned(),
         Condition::Blocked(why) => format!("the schema cannot be brought up to date: {why}"),
+        Condition::Incomplete(what) => StoreError::Incomplete(what.clone()).to_string(),
         Condition::Foreign { .. } => match condition.refusal() {
             Some(error) => format!("the schema is not up to date: {error}"),
             None => String::new(),

@@ -51,6 +51,8 @@ impl Manager {
         let mut buffer = [0; 1024];
         self.socket.set_read_timeout(Some(wait)).unwrap();
         match self.socket.recv(&mut buffer) {
+            // A signal: what was waited for may come all the same.
+            Err(error) if error.kind() == ErrorKind::Interrupted => self.message(wait),
             Ok(length) => Some(String::from_utf8_lossy(&buffer[..length]).into_owned()),
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                 None
@@ -318,6 +320,50 @@ fn a_migration_that_is_refused_is_said_and_tried_again() {
     db.execute("GRANT ALL ON SCHEMA public TO poor");
     manager.wait_for("STATUS=serves");
     backend.wait_until_healthy();
+    assert!(backend.process.terminate().success());
+}
+
+#[test]
+fn what_was_dropped_of_the_schema_is_named_until_it_is_back() {
+    let manager = Manager::new();
+    let db = Database::create();
+    let mut backend = backend(&manager, &db.url());
+    assert_eq!(status_when_ready(&manager), "serves");
+    db.execute(
+        "ALTER TABLE audit RENAME TO audit_aside; ALTER TABLE sites RENAME column timezone TO zone;
+         DROP FUNCTION av_make_partitions(integer)",
+    );
+    // A request finds out first.
+    let answer = backend.get("/config/x");
+    assert_eq!(answer.status, 503, "{answer:?}");
+    let gone = "column sites.timezone, table audit, function av_make_partitions";
+    let status = manager.wait_for_start("STATUS=the schema is incomplete: ");
+    assert!(status.contains(gone), "{status}");
+    backend.process.wait_for_log(gone, 1);
+
+    let health = backend.get("/health");
+    assert_eq!(health.status, 503, "{health:?}");
+    assert_eq!(health.json()["missing"], "part of the schema");
+    let error = health.json()["error"].as_str().unwrap().to_owned();
+    assert!(error.contains(gone), "{error}");
+    let page = backend.request("GET", "/login", &[("Accept", "text/html")], None);
+    assert_eq!(page.status, 503, "{page:?}");
+    assert!(page.body.contains(gone), "{page:?}");
+
+    // Put back by hand, it is found at the next look.
+    db.execute(
+        "ALTER TABLE audit_aside RENAME TO audit; ALTER TABLE sites RENAME COLUMN zone TO timezone;
+         CREATE FUNCTION av_make_partitions(months_ahead INTEGER DEFAULT 2) RETURNS INTEGER
+         LANGUAGE sql AS 'SELECT 0'",
+    );
+    let before = manager.wait_for("STATUS=serves");
+    assert!(
+        before.iter().all(|said| said == "WATCHDOG=1\n"),
+        "{before:?}"
+    );
+    backend.wait_until_healthy();
+    let log = backend.process.log();
+    assert_eq!(log.matches("is incomplete").count(), 1, "{log}");
     assert!(backend.process.terminate().success());
 }
 

@@ -15,6 +15,8 @@ pub enum Condition {
     Migrating(Option<&'static str>),
     /// The schema cannot be brought up to date, and waiting does not mend it.
     Blocked(String),
+    /// Every migration was applied, and some of what they made is gone: this.
+    Incomplete(String),
     /// Tables of another program are in the schema's place.
     Foreign {
         /// The names of some of them.
@@ -44,6 +46,7 @@ impl Condition {
             Self::Unreachable(_) => Some("database unreachable"),
             Self::Migrating(_) => Some("migration under way"),
             Self::Blocked(_) => Some("migration failed"),
+            Self::Incomplete(_) => Some("part of the schema"),
             Self::Foreign { .. } => Some("database of another program"),
             Self::Ready { .. } => None,
         }
@@ -58,6 +61,7 @@ impl Condition {
             Self::Migrating(Some(name)) => format!("migration {name} is under way"),
             Self::Migrating(None) => "its schema is not up to date yet".to_owned(),
             Self::Blocked(why) => format!("its schema cannot be brought up to date: {why}"),
+            Self::Incomplete(what) => return Some(StoreError::Incomplete(what.clone())),
             Self::Foreign { names, is_python } => {
                 return Some(StoreError::Foreign {
                     names: names.clone(),
@@ -72,7 +76,10 @@ impl Condition {
     /// Whether waiting alone does not mend it.
     #[must_use]
     pub fn is_stuck(&self) -> bool {
-        matches!(self, Self::Blocked(_) | Self::Foreign { .. })
+        matches!(
+            self,
+            Self::Blocked(_) | Self::Incomplete(_) | Self::Foreign { .. }
+        )
     }
 }
 
@@ -134,6 +141,7 @@ mod tests {
             (Condition::Ready { newer: None }, true),
             (Condition::Blocked("permission denied".to_owned()), false),
             (Condition::Ready { newer: Some(9) }, true),
+            (Condition::Incomplete("table alerts".to_owned()), false),
             (Condition::Unreachable("refused".to_owned()), false),
         ] {
             assert_eq!(condition.missing().is_none(), ready);

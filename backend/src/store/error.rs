@@ -37,6 +37,12 @@ pub enum StoreError {
         /// They are those of the Python system.
         is_python: bool,
     },
+    /// Some of what the migrations made was dropped.
+    #[error(
+        "the schema is incomplete: {0} is gone, although the migration that made it was applied; \
+         put a backup back"
+    )]
+    Incomplete(String),
     /// Anything else: a fault of this program or of the schema.
     #[error("the database refused: {0}")]
     Refused(String),

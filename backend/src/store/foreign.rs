@@ -5,6 +5,9 @@
 //! and the statements after it fail, or work on another program's rows. So it is
 //! looked first, at what the pending migrations make: each of these names is
 //! free, or it is of that kind and has those columns, as after `psql -f`.
+//!
+//! The same reading of the migrations tells what of them is not there any more:
+//! no migration makes again what somebody dropped.
 
 use postgres::Client;
 
@@ -77,20 +80,77 @@ pub(super) fn refuse(client: &mut Client, pending: &[&Migration]) -> Result<(), 
         .iter()
         .all(|name| there.iter().any(|found| found.name == *name))
         && foreign.iter().any(|name| name == "sites");
-    let more = foreign.len().saturating_sub(NAMED);
-    let mut said = foreign
-        .iter()
-        .take(NAMED)
-        .cloned()
-        .collect::<Vec<_>>()
-        .join(", ");
+    Err(StoreError::Foreign {
+        names: listed(&foreign),
+        is_python,
+    })
+}
+
+/// Names for a message: the first of them, and how many more there are.
+fn listed(names: &[String]) -> String {
+    let mut said = names[..names.len().min(NAMED)].join(", ");
+    let more = names.len().saturating_sub(NAMED);
     if more > 0 {
         said.push_str(&format!(" and {more} more"));
     }
-    Err(StoreError::Foreign {
-        names: said,
-        is_python,
-    })
+    said
+}
+
+/// What of the applied migrations is not there, for a person: tables, views,
+/// functions, and columns of the tables that are there; `None` where it all is.
+/// Partitions come and go,
+/// and a missing index makes nothing fail.
+///
+/// # Errors
+/// What the database says.
+pub(super) fn missing(
+    client: &mut Client,
+    applied: &[Migration],
+) -> Result<Option<String>, postgres::Error> {
+    let made: Vec<Made<'_>> = applied
+        .iter()
+        .flat_map(|migration| made_by(migration.sql))
+        .filter(|made| matches!(made.kind, Kind::Table(_) | Kind::View))
+        .collect();
+    let names: Vec<&str> = made.iter().map(|made| made.name).collect();
+    let there = look(client, &names)?;
+    let added: Vec<(&str, &str)> = applied
+        .iter()
+        .flat_map(|migration| added_by(migration.sql))
+        .collect();
+    let mut missing = Vec::new();
+    for one in &made {
+        match (there.iter().find(|found| one.is(found)), &one.kind) {
+            (Some(found), Kind::Table(columns)) => {
+                let of_table = added.iter().filter(|(table, _)| *table == one.name);
+                let columns = columns.iter().chain(of_table.map(|(_, column)| column));
+                missing.extend(
+                    columns
+                        .filter(|column| !found.has(column))
+                        .map(|column| format!("column {}.{column}", one.name)),
+                );
+            }
+            (Some(_), _) => {}
+            (None, Kind::View) => missing.push(format!("view {}", one.name)),
+            (None, _) => missing.push(format!("table {}", one.name)),
+        }
+    }
+    let functions: Vec<&str> = applied
+        .iter()
+        .flat_map(|migration| functions_of(migration.sql))
+        .collect();
+    let rows = client.query(
+        "SELECT DISTINCT f FROM unnest($1::text[]) f
+          WHERE NOT EXISTS (SELECT FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+                             WHERE n.nspname = current_schema() AND p.proname::text = f)
+          ORDER BY f",
+        &[&functions],
+    )?;
+    missing.extend(
+        rows.iter()
+            .map(|row| format!("function {}", row.get::<_, &str>(0))),
+    );
+    Ok((!missing.is_empty()).then(|| listed(&missing)))
 }
 
 /// Whether the migrations have a table of their own to be noted in.
@@ -145,20 +205,32 @@ impl There {
         };
         format!("{kind}{}", self.name)
     }
+
+    fn has(&self, column: &str) -> bool {
+        self.columns.iter().any(|there| there == column)
+    }
 }
 
 impl Made<'_> {
+    /// Whether this is it, whatever its columns.
+    fn is(&self, found: &There) -> bool {
+        let kinds: &[&str] = match self.kind {
+            Kind::Table(_) => &["r", "p"],
+            Kind::Partition => &["r"],
+            Kind::View => &["v"],
+            Kind::Index(_) => &["i", "I"],
+        };
+        self.name == found.name && kinds.contains(&found.kind.as_str())
+    }
+
     fn fits(&self, found: &There) -> bool {
-        let has = |column: &&str| found.columns.iter().any(|there| there == column);
         match &self.kind {
             Kind::Table(columns) => {
-                matches!(found.kind.as_str(), "r" | "p") && columns.iter().all(has)
+                self.is(found) && columns.iter().all(|column| found.has(column))
             }
-            Kind::Partition => found.kind == "r" && found.is_partition,
-            Kind::View => found.kind == "v",
-            Kind::Index(of) => {
-                matches!(found.kind.as_str(), "i" | "I") && found.of.as_deref() == Some(*of)
-            }
+            Kind::Partition => self.is(found) && found.is_partition,
+            Kind::View => self.is(found),
+            Kind::Index(of) => self.is(found) && found.of.as_deref() == Some(*of),
         }
     }
 }
@@ -195,6 +267,32 @@ fn made_by(sql: &str) -> Vec<Made<'_>> {
         }
     }
     made
+}
+
+/// The columns that a migration adds to tables that were there, each with its
+/// table.
+fn added_by(sql: &str) -> Vec<(&str, &str)> {
+    let mut table = None;
+    let mut added = Vec::new();
+    for line in sql.lines() {
+        if let Some(after) = line.strip_prefix("ALTER TABLE ") {
+            table = first_word(after);
+        } else if !line.starts_with("    ") {
+            table = None;
+        }
+        let column = line
+            .split_once("ADD COLUMN IF NOT EXISTS ")
+            .and_then(|(_, after)| first_word(after));
+        added.extend(table.zip(column));
+    }
+    added
+}
+
+/// The functions that a migration makes.
+fn functions_of(sql: &str) -> impl Iterator<Item = &str> {
+    sql.lines()
+        .filter_map(|line| line.strip_prefix("CREATE OR REPLACE FUNCTION "))
+        .filter_map(first_word)
 }
 
 /// The column that a line inside a `CREATE TABLE` begins; constraints are in
@@ -260,6 +358,20 @@ CREATE INDEX IF NOT EXISTS sites_state ON sites (lower(state));
     #[test]
     fn every_statement_of_the_migrations_is_read() {
         for migration in MIGRATIONS {
+            let count = |text| migration.sql.matches(text).count();
+            assert_eq!(
+                added_by(migration.sql).len(),
+                count("ADD COLUMN "),
+                "{}: {:?}",
+                migration.name,
+                added_by(migration.sql)
+            );
+            assert_eq!(
+                functions_of(migration.sql).count(),
+                count("CREATE OR REPLACE FUNCTION "),
+                "{}",
+                migration.name
+            );
             let statements = migration
                 .sql
                 .lines()

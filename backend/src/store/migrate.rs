@@ -61,8 +61,8 @@ impl Store {
     ///
     /// # Errors
     /// When the database is not there, is older than PostgreSQL 14, has tables
-    /// of another program, or a file fails: then that file's changes are undone
-    /// and the ones before it stay.
+    /// of another program or lacks some of its own, or a file fails: then that
+    /// file's changes are undone and the ones before it stay.
     pub fn migrate(&self) -> Result<Vec<&'static str>, StoreError> {
         let connection = self.connector.connect(Purpose::Migrate).map_err(|error| {
             self.condition
@@ -82,6 +82,7 @@ impl Store {
                         names: names.clone(),
                         is_python: *is_python,
                     },
+                    StoreError::Incomplete(what) => Condition::Incomplete(what.clone()),
                 });
             })
     }
@@ -117,6 +118,12 @@ impl Store {
             self.condition.migrates(Some(migration.name));
             apply(&mut client, migration)?;
             applied.push(migration.name);
+        }
+        // A newer program's schema may do without some of it.
+        if newer.is_none() {
+            if let Some(missing) = foreign::missing(&mut client, MIGRATIONS)? {
+                return Err(StoreError::Incomplete(missing));
+            }
         }
         self.condition.set(Condition::Ready { newer });
         Ok(applied)

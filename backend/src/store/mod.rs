@@ -222,7 +222,7 @@ impl Store {
                 }
             }
             if schema_is_missing(&error) {
-                self.condition.set(Condition::Migrating(None));
+                self.condition.migrates(None);
             }
             return Err(error.into());
         }

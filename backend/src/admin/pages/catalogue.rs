@@ -147,6 +147,11 @@ pub(super) const CATALOGUE: &[(&str, &str, &str)] = &[
         "The database could not be brought up to date. The log of av-backend says why.",
         "La base de données n'a pas pu être mise à jour. Le journal d'av-backend dit pourquoi.",
     ),
+    (
+        "waiting.incomplete",
+        "The database is incomplete: {} is gone. Put a backup back.",
+        "La base de données est incomplète : {} a disparu. Restaurez une sauvegarde.",
+    ),
     ("error.home", "To the sites", "Vers les sites"),
     // Dashboard.
     ("dashboard.counts", "In numbers", "En chiffres"),

@@ -29,17 +29,18 @@ struct Gone {
 #[template(path = "waiting.html")]
 struct Waiting {
     lang: Lang,
-    text: &'static str,
+    text: String,
 }
 
 /// In place of any page while the database cannot be used.
 pub(super) fn waiting(request: &Request<'_>, condition: &Condition) -> Answer {
     let lang = lang(request);
-    let text = lang.t(match condition {
-        Condition::Migrating(_) => "waiting.migration",
-        Condition::Blocked(_) | Condition::Foreign { .. } => "waiting.failed",
-        Condition::Unreachable(_) | Condition::Ready { .. } => "error.store",
-    });
+    let text = match condition {
+        Condition::Migrating(_) => lang.t("waiting.migration").to_owned(),
+        Condition::Blocked(_) | Condition::Foreign { .. } => lang.t("waiting.failed").to_owned(),
+        Condition::Incomplete(what) => lang.with("waiting.incomplete", what),
+        Condition::Unreachable(_) | Condition::Ready { .. } => lang.t("error.store").to_owned(),
+    };
     show(503, &Waiting { lang, text })
 }
 
