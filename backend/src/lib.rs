@@ -11,7 +11,8 @@
 //! | [`serve`] | the threads of the server, wired together |
 //! | [`admin`] | the administrator's API and pages, and who gets in |
 //! | [`http`] | routing, authorization and limits |
-//! | `guesses` | wrong tokens, counted by the address from which they come |
+//! | `guesses` | wrong tokens, counted by the sender from which they come |
+//! | `news` | lines of the log that would come again and again |
 //! | [`config`] | a site's configuration, its hash and its cache |
 //! | [`import_python`] | the Python system's data, taken over |
 //! | [`ingest`] | reports into observations, history and alerts |
@@ -33,6 +34,7 @@ mod guesses;
 pub mod http;
 pub mod import_python;
 pub mod ingest;
+mod news;
 pub mod notify;
 pub mod reach;
 pub mod serve;

@@ -37,6 +37,8 @@ const READY_CHECK: Duration = Duration::from_millis(50);
 /// How long a database that may be there is waited for before the service
 /// manager is told: who starts the unit and then asks for a page gets one.
 const READY_GRACE: Duration = Duration::from_secs(2);
+/// Between two times at which old tries that failed are forgotten.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// Between two rounds of housekeeping.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(3600);
 
@@ -248,6 +250,7 @@ fn status(condition: &Condition, addresses: &str) -> String {
 fn keep(store: &Store, addresses: &str, invite: impl Fn(&Store) -> bool, stop: &Stop) {
     let mut said = String::new();
     let mut kept_at: Option<Instant> = None;
+    let mut swept_at: Option<Instant> = None;
     let mut invited = false;
     loop {
         if !store.is_ready() {
@@ -293,6 +296,13 @@ fn keep(store: &Store, addresses: &str, invite: impl Fn(&Store) -> bool, stop: &
                     }
                 }
                 Err(error) => log::warn!("the history has no partition for new months: {error}"),
+            }
+        }
+        // More often: strangers decide how many there are.
+        if store.is_ready() && swept_at.is_none_or(|at| at.elapsed() >= SWEEP_EVERY) {
+            swept_at = Some(Instant::now());
+            if let Err(error) = store.forget_old_attempts() {
+                log::warn!("old tries that failed are not forgotten: {error}");
             }
         }
         let wait = match (store.is_ready(), kept_at) {

@@ -269,6 +269,154 @@ fn behind_tls_the_cookie_is_secure_and_the_proxy_names_the_address() {
         .get(0);
     // The last one is the proxy's own word, the first anybody's.
     assert_eq!(ip, "198.51.100.7");
+
+    // Some proxies add the port.
+    let body = json!({"name": "anna", "password": "wrong password"}).to_string();
+    for entry in ["203.0.113.9:51234", "203.0.113.1, [2001:db8::5]:443"] {
+        let headers = [JSON, ("X-Forwarded-For", entry)];
+        let answer = backend.request("POST", "/login", &headers, Some(body.as_bytes()));
+        assert_eq!(answer.status, 401, "{answer:?}");
+    }
+    let row = db
+        .connect()
+        .query_one(
+            "SELECT string_agg(ip, ' ' ORDER BY id), string_agg(sender, ' ' ORDER BY id)
+               FROM login_attempts",
+            &[],
+        )
+        .unwrap();
+    assert_eq!(row.get::<_, &str>(0), "203.0.113.9 2001:db8::5");
+    assert_eq!(row.get::<_, &str>(1), "203.0.113.9 2001:db8::/64");
+}
+
+#[test]
+fn a_network_of_ipv6_is_one_sender() {
+    let db = Database::create();
+    let backend = Backend::spawn(&db.url(), |command| {
+        command.env("AV_BEHIND_TLS", "1");
+    });
+    backend.wait_until_healthy();
+    let sent = |path: &str, from: &str, body: &Value| {
+        let body = body.to_string();
+        let headers = [JSON, ("X-Forwarded-For", from)];
+        let answer = backend.request("POST", path, &headers, Some(body.as_bytes()));
+        if answer.status == 429 {
+            assert!(answer.headers.contains_key("retry-after"), "{answer:?}");
+        }
+        answer.status
+    };
+    // Each user and each address once.
+    let log_in = |n: usize, from: &str| {
+        let body = json!({"name": format!("user{n}"), "password": "Summer2026!"});
+        sent("/login", from, &body)
+    };
+    let of_network = |n: usize| format!("2001:db8:1:1::{n:x}");
+    for n in 0..30 {
+        assert_eq!(log_in(n, &of_network(n)), 401, "{n}");
+    }
+    for n in 30..35 {
+        assert_eq!(log_in(n, &of_network(n)), 429, "{n}");
+    }
+    assert_eq!(log_in(35, "2001:db8:1:2::1"), 401);
+    // What is refused is not written down.
+    let counted = || -> i64 {
+        let query = "SELECT count(*) FROM login_attempts WHERE sender = '2001:db8:1:1::/64'";
+        db.connect().query_one(query, &[]).unwrap().get(0)
+    };
+    assert_eq!(counted(), 30);
+    // What is written as IPv6 and is none is told apart.
+    assert_eq!(log_in(36, "::ffff:192.0.2.7"), 401);
+    let query = "SELECT count(*) FROM login_attempts WHERE sender = '192.0.2.7'";
+    let mapped: i64 = db.connect().query_one(query, &[]).unwrap().get(0);
+    assert_eq!(mapped, 1);
+
+    let code = |n: usize, from: &str| {
+        let body = json!({"code": format!("AAAAA-{n:05}")});
+        sent("/enroll", from, &body)
+    };
+    for n in 0..10 {
+        assert_eq!(code(n, &of_network(n)), 404, "{n}");
+    }
+    assert_eq!(code(10, &of_network(10)), 429);
+    assert_eq!(code(11, "2001:db8:1:2::1"), 404);
+}
+
+#[test]
+fn wrong_tokens_are_counted_by_all_backends_together() {
+    let db = Database::create();
+    let spawn = || {
+        let backend = Backend::spawn(&db.url(), |command| {
+            command.env("AV_BEHIND_TLS", "1");
+        });
+        backend.wait_until_healthy();
+        backend
+    };
+    let (one, two) = (spawn(), spawn());
+    let present = |backend: &Backend, n: usize, from: &str| {
+        let headers = [
+            ("X-Site-Token", &*format!("guess-{n}")),
+            ("X-Forwarded-For", from),
+        ];
+        backend.request("GET", "/config", &headers, None)
+    };
+    for n in 0..60 {
+        let from = format!("2001:db8:1:1::{n:x}");
+        let answer = present([&one, &two][n % 2], n, &from);
+        assert_eq!(answer.status, 404, "{n}: {answer:?}");
+    }
+    for backend in [&one, &two] {
+        let blocked = present(backend, 60, "2001:db8:1:1::ffff");
+        assert_error(&blocked, 429, "too many tokens from here were wrong");
+        let seconds: u64 = blocked.headers["retry-after"].parse().unwrap();
+        assert!((1..=600).contains(&seconds), "{seconds}");
+        assert_eq!(present(backend, 61, "2001:db8:1:2::1").status, 404);
+    }
+}
+
+#[test]
+fn log_ins_take_few_threads_and_leave_the_others_to_agents() {
+    let db = Database::create();
+    let backend = Backend::spawn(&db.url(), |command| {
+        command.env("AV_BEHIND_TLS", "1");
+    });
+    backend.wait_until_healthy();
+    db.execute("INSERT INTO sites (name, token) VALUES ('Paris', 'paris-by-hand')");
+    let poll = || {
+        let token = ("X-Site-Token", "paris-by-hand");
+        backend.request("GET", "/config", &[token], None).status
+    };
+    assert_eq!(poll(), 200);
+    let statuses = std::thread::scope(|scope| {
+        // Of as many senders and users: none of them is blocked.
+        let tries: Vec<_> = (0..64)
+            .map(|n| {
+                let backend = &backend;
+                scope.spawn(move || {
+                    let body = json!({"name": format!("user{n}"), "password": "x"}).to_string();
+                    let from = format!("192.0.2.{n}");
+                    let headers = [JSON, ("X-Forwarded-For", &from)];
+                    let answer = backend.request("POST", "/login", &headers, Some(body.as_bytes()));
+                    if answer.status == 503 {
+                        assert_eq!(answer.headers["retry-after"], "2", "{answer:?}");
+                    }
+                    answer.status
+                })
+            })
+            .collect();
+        while !tries.iter().all(|one| one.is_finished()) {
+            assert_eq!(poll(), 200);
+        }
+        let answers = tries.into_iter().map(|one| one.join().unwrap());
+        answers.collect::<Vec<u16>>()
+    });
+    let tried = statuses.iter().filter(|status| **status == 401).count();
+    let busy = statuses.iter().filter(|status| **status == 503).count();
+    assert!(tried >= 8, "{statuses:?}");
+    assert_eq!(tried + busy, statuses.len(), "{statuses:?}");
+    // Only what was looked at is counted.
+    let query = "SELECT count(*) FROM login_attempts";
+    let counted: i64 = db.connect().query_one(query, &[]).unwrap().get(0);
+    assert_eq!(usize::try_from(counted).unwrap(), tried);
 }
 
 #[test]

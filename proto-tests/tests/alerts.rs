@@ -11,10 +11,11 @@
 mod alerts_support;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use alerts_support::{Desk, Receiver, hmac, quickly};
-use av_proto_tests::process::Backend;
+use av_proto_tests::process::{Backend, http};
 use av_proto_tests::smtp_sink::SmtpSink;
 use serde_json::{Value, json};
 
@@ -28,6 +29,60 @@ fn webhook(name: &str, url: &str) -> Value {
 fn mail(name: &str) -> Value {
     json!({"name": name, "kind": "mail", "recipients": ["Ops <ops@example.org>", "b@example.org"],
            "collect_s": 0, "timezone": "Europe/Paris"})
+}
+
+/// The log-in limit and the messages once had one lock: who tried log-ins kept
+/// every alert from being told.
+#[test]
+fn alerts_are_told_while_log_ins_and_codes_are_tried() {
+    let mut desk = Desk::open(|_| {});
+    let receiver = Receiver::start(0, NO_DELAY);
+    desk.create("/admin/channels", &webhook("ops", &receiver.url));
+    desk.add_device("10.0.0.1", "101");
+    desk.report(&[("10.0.0.1", "ok")]);
+    let stop = AtomicBool::new(false);
+    let refused = AtomicUsize::new(0);
+    let url = desk.backend.url.clone();
+    std::thread::scope(|scope| {
+        // Also where what follows fails.
+        let _ended = SetAtEnd(&stop);
+        for n in 0..16 {
+            let (stop, refused, url) = (&stop, &refused, &url);
+            scope.spawn(move || {
+                let (path, body) = match n % 2 {
+                    0 => ("/login", r#"{"name": "root", "password": "x"}"#),
+                    _ => ("/enroll", r#"{"code": "AAAAA-AAAAA"}"#),
+                };
+                let headers = [("Content-Type", "application/json")];
+                while !stop.load(Ordering::Relaxed) {
+                    let url = format!("{url}{path}");
+                    let answer = http("POST", &url, &headers, Some(body.as_bytes()));
+                    if answer.is_ok_and(|answer| answer.status == 429) {
+                        refused.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+        desk.wait("log-ins are refused", |_| {
+            (refused.load(Ordering::Relaxed) > 100).then_some(())
+        });
+        for (told, verdict) in ["fault", "ok", "fault"].into_iter().enumerate() {
+            desk.report(&[("10.0.0.1", verdict)]);
+            desk.wait("the alert is told", |_| {
+                (receiver.taken().len() > told).then_some(())
+            });
+        }
+        desk.wait_for_rounds();
+    });
+}
+
+/// Sets a flag when it is dropped.
+struct SetAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Lets everything that was heard so far be so many minutes older.

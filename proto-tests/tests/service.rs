@@ -329,12 +329,13 @@ fn what_was_dropped_of_the_schema_is_named_until_it_is_back() {
     let db = Database::create();
     let mut backend = backend(&manager, &db.url());
     assert_eq!(status_when_ready(&manager), "serves");
+    db.execute("INSERT INTO sites (name, token) VALUES ('Paris', 'paris-by-hand')");
     db.execute(
         "ALTER TABLE audit RENAME TO audit_aside; ALTER TABLE sites RENAME column timezone TO zone;
          DROP FUNCTION av_make_partitions(integer)",
     );
     // A request finds out first.
-    let answer = backend.get("/config/x");
+    let answer = backend.get("/config/paris-by-hand");
     assert_eq!(answer.status, 503, "{answer:?}");
     let gone = "column sites.timezone, table audit, function av_make_partitions";
     let status = manager.wait_for_start("STATUS=the schema is incomplete: ");

@@ -1,6 +1,6 @@
 //! Who sent a request, and whether a foreign page made the browser send it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use tiny_http::Method;
 
@@ -114,7 +114,7 @@ impl Admin {
         forwarded_for
             .filter(|_| self.settings.behind_tls)
             .and_then(|list| list.rsplit(',').next())
-            .and_then(|last| last.trim().parse::<IpAddr>().ok())
+            .and_then(|last| node(last.trim()))
             .or(peer)
             .map(|ip| ip.to_canonical())
     }
@@ -158,6 +158,20 @@ impl Admin {
             if value.is_empty() { "; Max-Age=0" } else { "" },
         )
     }
+}
+
+/// The address of an entry of `X-Forwarded-For`; some proxies add the port, and
+/// write an IPv6 address in brackets then.
+fn node(text: &str) -> Option<IpAddr> {
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'))
+        .unwrap_or(text);
+    bare.parse().ok().or_else(|| {
+        text.parse()
+            .ok()
+            .map(|with_port: SocketAddr| with_port.ip())
+    })
 }
 
 fn caller(identity: Identity, origin: Origin, ip: String, csrf: String) -> Caller {
@@ -269,5 +283,30 @@ pub(super) fn check_forgery(
             403,
             "the CSRF token is missing or wrong: send it as X-CSRF-Token or as the field _csrf",
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_of_a_proxy_may_have_a_port() {
+        for (text, address) in [
+            ("203.0.113.9", Some("203.0.113.9")),
+            ("203.0.113.9:51234", Some("203.0.113.9")),
+            ("2001:db8::5", Some("2001:db8::5")),
+            ("[2001:db8::5]", Some("2001:db8::5")),
+            ("[2001:db8::5]:443", Some("2001:db8::5")),
+            ("203.0.113.9:", None),
+            ("203.0.113.9:99999", None),
+            ("[2001:db8::5", None),
+            ("unknown", None),
+            ("_hidden", None),
+            ("", None),
+        ] {
+            let expected = address.map(|ip| ip.parse::<IpAddr>().unwrap());
+            assert_eq!(node(text), expected, "{text}");
+        }
     }
 }

@@ -6,13 +6,15 @@ use serde::Deserialize;
 use serde_json::json;
 use tiny_http::Method;
 
+use super::Admin;
 use super::access::{self, Access};
 use super::context::{Request, Role};
 use super::input::{check_name, invalid, invalid_field, read_json};
-use super::{Admin, password};
+use super::password::{self, Busy, Turn};
 use crate::answer::Answer;
+use crate::store::StoreError;
 use crate::store::actor::Actor;
-use crate::store::sessions::Attempt;
+use crate::store::attempts::{Attempt, Try};
 use crate::store::sites::TokenDigest;
 use crate::url::{Query, encode};
 
@@ -116,18 +118,28 @@ fn log_in(admin: &Admin, request: &Request<'_>, body: &[u8]) -> Result<Answer, A
     }
     // The same counter however a name is spelled.
     let counted = name.to_lowercase();
-    if let Attempt::Blocked(seconds) = admin.store.begin_login(&counted, &ip)? {
-        log::warn!("too many log-ins failed for {} from {ip}", one_line(name));
-        return Ok(refuse(
-            429,
-            "blocked",
-            &format!("too many log-ins failed; try again in {seconds} s"),
-        )
-        .with("Retry-After", seconds.to_string()));
-    }
+    let turn = match begin_password(admin, &counted, &ip) {
+        Ok(turn) => turn,
+        Err(NoTurn::Blocked(seconds)) => {
+            if admin.news.is_news(&format!("log-ins from {ip}")) {
+                log::warn!(
+                    "too many log-ins failed for {} from {ip}; more are answered with 429",
+                    one_line(name)
+                );
+            }
+            let said = format!("too many log-ins failed; try again in {seconds} s");
+            return Ok(refuse(429, "blocked", &said).with("Retry-After", seconds.to_string()));
+        }
+        Err(NoTurn::Busy(busy)) => {
+            return Ok(refuse(503, "busy", &busy.to_string())
+                .with("Retry-After", Busy::RETRY_AFTER_S.to_string()));
+        }
+        Err(NoTurn::Store(error)) => return Err(error.into()),
+    };
     let known = admin.store.password_hash(name)?;
     let stored = known.as_ref().map(|(_, hash)| hash.as_str());
-    let right = admin.passwords.verify(&given.password, stored);
+    let right = turn.verify(&given.password, stored);
+    drop(turn);
     let (Some((user_id, _)), true) = (known, right) else {
         log::warn!("a log-in failed for {} from {ip}", one_line(name));
         return Ok(refuse(
@@ -158,6 +170,41 @@ fn log_in(admin: &Admin, request: &Request<'_>, body: &[u8]) -> Result<Answer, A
         )
     };
     Ok(answer.with("Set-Cookie", admin.set_cookie(&cookie)))
+}
+
+/// Why a password is not looked at.
+#[derive(Debug)]
+pub(super) enum NoTurn {
+    /// Too many failed: not before so many seconds.
+    Blocked(i64),
+    /// Too many others are being looked at.
+    Busy(Busy),
+    /// The database does not answer.
+    Store(StoreError),
+}
+
+impl From<StoreError> for NoTurn {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// Takes the turn to look at a password, and counts the try. One that is
+/// refused costs no hash, no lock and no write.
+pub(super) fn begin_password<'a>(
+    admin: &'a Admin,
+    user: &str,
+    ip: &str,
+) -> Result<Turn<'a>, NoTurn> {
+    let what = Try::Password(user);
+    let allowed = |attempt| match attempt {
+        Attempt::Allowed => Ok(()),
+        Attempt::Blocked(seconds) => Err(NoTurn::Blocked(seconds)),
+    };
+    allowed(admin.store.may_try(what, ip)?)?;
+    let turn = admin.passwords.turn().map_err(NoTurn::Busy)?;
+    allowed(admin.store.begin_try(what, ip)?)?;
+    Ok(turn)
 }
 
 fn log_out(
@@ -229,7 +276,7 @@ fn set_up(admin: &Admin, request: &Request<'_>, code: &str, body: &[u8]) -> Resu
 
 /// Hashes a password that was checked.
 pub(super) fn hash_password(admin: &Admin, password: &str) -> Result<String, Answer> {
-    admin.passwords.hash(password).map_err(|error| {
+    admin.passwords.turn()?.hash(password).map_err(|error| {
         log::error!("{error}");
         Answer::error(500, "the password could not be hashed")
     })

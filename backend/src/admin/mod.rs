@@ -53,6 +53,7 @@ pub(crate) use login::random_hex;
 
 use crate::answer::Answer;
 use crate::guesses::Guesses;
+use crate::news::News;
 use crate::store::Store;
 use context::{Call, Role};
 
@@ -73,6 +74,7 @@ pub struct Admin {
     pub(crate) settings: Settings,
     pub(crate) guesses: Guesses,
     passwords: password::Passwords,
+    news: News,
 }
 
 impl Admin {
@@ -80,10 +82,11 @@ impl Admin {
     #[must_use]
     pub fn new(store: Arc<Store>, settings: Settings) -> Self {
         Self {
+            guesses: Guesses::new(store.clone()),
             store,
             settings,
-            guesses: Guesses::new(),
             passwords: password::Passwords::new(),
+            news: News::default(),
         }
     }
 

@@ -1,11 +1,14 @@
 //! Passwords: argon2id (RFC 9106), and what one must be like.
 
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
 use av_proto::FieldError;
+
+use crate::answer::Answer;
 
 /// The least number of characters of a password.
 pub const LEAST_CHARS: usize = 10;
@@ -13,6 +16,11 @@ pub const LEAST_CHARS: usize = 10;
 const MOST_BYTES: usize = 512;
 /// So many passwords are hashed at a time: each takes 19 MiB and a processor.
 const AT_A_TIME: usize = 2;
+/// So many wait for that, each with a thread of the server; with those at work
+/// that is a quarter of them.
+const WAITING_MAX: usize = 6;
+/// How long one waits.
+const TURN_LIMIT: Duration = Duration::from_secs(5);
 
 /// No password could be hashed.
 #[derive(Debug, thiserror::Error)]
@@ -47,66 +55,107 @@ pub fn check(name: &str, password: &str) -> Result<(), FieldError> {
     Err(FieldError::new("password", problem))
 }
 
-/// Verifies passwords, a few at a time.
+/// Hashes and verifies passwords, a few at a time: who tries many holds few
+/// threads and little memory.
 pub(super) struct Passwords {
-    free: Mutex<usize>,
+    turns: Mutex<Turns>,
     freed: Condvar,
     /// The hash of no password, for users who do not exist.
-    nobody: std::sync::OnceLock<String>,
+    nobody: OnceLock<String>,
+}
+
+struct Turns {
+    free: usize,
+    waiting: usize,
+}
+
+/// The right to hash one password.
+pub(super) struct Turn<'a>(&'a Passwords);
+
+/// Too many passwords wait for their turn.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "too many passwords are looked at just now; try again in {} s",
+    Busy::RETRY_AFTER_S
+)]
+pub(super) struct Busy;
+
+impl Busy {
+    /// When to try again.
+    pub(super) const RETRY_AFTER_S: u32 = 2;
+}
+
+impl From<Busy> for Answer {
+    fn from(busy: Busy) -> Self {
+        Self::error(503, &busy.to_string()).with("Retry-After", Busy::RETRY_AFTER_S.to_string())
+    }
 }
 
 impl Passwords {
     pub(super) fn new() -> Self {
         Self {
-            free: Mutex::new(AT_A_TIME),
+            turns: Mutex::new(Turns {
+                free: AT_A_TIME,
+                waiting: 0,
+            }),
             freed: Condvar::new(),
-            nobody: std::sync::OnceLock::new(),
+            nobody: OnceLock::new(),
         }
     }
 
+    /// Waits for a turn, where not too many wait already.
+    pub(super) fn turn(&self) -> Result<Turn<'_>, Busy> {
+        let mut turns = self.lock();
+        if turns.free == 0 && turns.waiting < WAITING_MAX {
+            turns.waiting += 1;
+            (turns, _) = self
+                .freed
+                .wait_timeout_while(turns, TURN_LIMIT, |turns| turns.free == 0)
+                .unwrap_or_else(PoisonError::into_inner);
+            turns.waiting -= 1;
+        }
+        turns.free = turns.free.checked_sub(1).ok_or(Busy)?;
+        drop(turns);
+        Ok(Turn(self))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Turns> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Turn<'_> {
     /// Whether this is the password. Without a user it is not, and takes as
     /// long: nobody learns who exists.
     pub(super) fn verify(&self, password: &str, stored: Option<&str>) -> bool {
         if password.len() > MOST_BYTES {
             return false;
         }
-        self.in_turn(|| {
-            let stored = match stored {
-                Some(stored) => stored,
-                None => self
-                    .nobody
-                    .get_or_init(|| hash("nobody has this password").unwrap_or_default()),
-            };
-            PasswordHash::new(stored).is_ok_and(|parsed| {
-                Argon2::default()
-                    .verify_password(password.as_bytes(), &parsed)
-                    .is_ok()
-            })
-        }) && stored.is_some()
+        let hashed = match stored {
+            Some(stored) => stored,
+            None => self
+                .0
+                .nobody
+                .get_or_init(|| hash("nobody has this password").unwrap_or_default()),
+        };
+        let right = PasswordHash::new(hashed).is_ok_and(|parsed| {
+            Argon2::default()
+                .verify_password(password.as_bytes(), &parsed)
+                .is_ok()
+        });
+        right && stored.is_some()
     }
 
     /// [`hash`], in turn.
     pub(super) fn hash(&self, password: &str) -> Result<String, HashError> {
-        self.in_turn(|| hash(password))
+        hash(password)
     }
+}
 
-    fn in_turn<T>(&self, work: impl FnOnce() -> T) -> T {
-        struct Turn<'a>(&'a Passwords);
-        impl Drop for Turn<'_> {
-            fn drop(&mut self) {
-                *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-                self.0.freed.notify_one();
-            }
-        }
-        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut free = self
-            .freed
-            .wait_while(free, |free| *free == 0)
-            .unwrap_or_else(PoisonError::into_inner);
-        *free -= 1;
-        drop(free);
-        let _turn = Turn(self);
-        work()
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.lock().free += 1;
+        self.0.freed.notify_one();
     }
 }
 
@@ -116,7 +165,8 @@ mod tests {
 
     #[test]
     fn a_password_is_known_again_and_no_other() {
-        let passwords = Passwords::new();
+        let waiting = Passwords::new();
+        let passwords = waiting.turn().unwrap();
         let stored = passwords.hash("correct horse").unwrap();
         assert!(
             stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"),
@@ -127,7 +177,30 @@ mod tests {
         assert!(!passwords.verify("correct horsf", Some(&stored)));
         assert!(!passwords.verify("nobody has this password", None));
         assert!(!passwords.verify("", Some("not a hash")));
-        assert_eq!(*passwords.free.lock().unwrap(), AT_A_TIME);
+        drop(passwords);
+        assert_eq!(waiting.lock().free, AT_A_TIME);
+    }
+
+    #[test]
+    fn only_so_many_wait_for_a_turn() {
+        let passwords = Passwords::new();
+        let turns: Vec<_> = (0..AT_A_TIME).map(|_| passwords.turn().unwrap()).collect();
+        std::thread::scope(|scope| {
+            let waiting: Vec<_> = (0..WAITING_MAX)
+                .map(|_| scope.spawn(|| passwords.turn().is_ok()))
+                .collect();
+            while passwords.lock().waiting < WAITING_MAX {
+                std::thread::yield_now();
+            }
+            assert_eq!(passwords.turn().err(), Some(Busy));
+            drop(turns);
+            for one in waiting {
+                assert!(one.join().unwrap());
+            }
+        });
+        assert_eq!(passwords.lock().free, AT_A_TIME);
+        let answer = Answer::from(Busy);
+        assert_eq!(answer.status, 503);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use tiny_http::Method;
 
 use super::context::{Call, Role};
 use super::input::{check_name, id, invalid, invalid_field, number, optional_id, read_json};
-use super::login::{NAME_MAX, chosen_password, new_secret};
+use super::login::{NAME_MAX, NoTurn, begin_password, chosen_password, new_secret};
 use super::{Admin, access};
 use crate::answer::Answer;
 use crate::store::StoreError;
@@ -183,17 +183,19 @@ fn change_own_password(admin: &Admin, call: &Call<'_>) -> Result<Answer, Answer>
     let caller = call.caller;
     // Who stole a session must not be able to try passwords here.
     let counted = caller.name.to_lowercase();
-    if let crate::store::sessions::Attempt::Blocked(seconds) =
-        admin.store.begin_login(&counted, &caller.ip)?
-    {
-        return Err(
+    let turn = begin_password(admin, &counted, &caller.ip).map_err(|refused| match refused {
+        NoTurn::Blocked(seconds) => {
             Answer::error(429, &format!("too many tries; try again in {seconds} s"))
-                .with("Retry-After", seconds.to_string()),
-        );
-    }
+                .with("Retry-After", seconds.to_string())
+        }
+        NoTurn::Busy(busy) => busy.into(),
+        NoTurn::Store(error) => error.into(),
+    })?;
     let stored = admin.store.password_hash(&caller.name)?;
     let stored = stored.as_ref().map(|(_, hash)| hash.as_str());
-    if !admin.passwords.verify(&body.old, stored) {
+    let right = turn.verify(&body.old, stored);
+    drop(turn);
+    if !right {
         return Err(invalid_field("old", "is not the password"));
     }
     super::password::check(&caller.name, &body.new)

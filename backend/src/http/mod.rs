@@ -11,11 +11,9 @@ mod suggestions;
 mod target;
 mod token;
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use av_proto::text::{excerpt, one_line};
 use av_service::http::{Arrival, Edge, TooManyStuck};
@@ -31,6 +29,7 @@ use crate::answer::Answer;
 use crate::config::{ConfigError, Configs};
 use crate::guesses::Guess;
 use crate::ingest::{Ingest, IngestError};
+use crate::news::News;
 use crate::store::reports::Outcome;
 use crate::store::sites::{Site, TokenDigest};
 use crate::store::{Condition, Store, StoreError};
@@ -40,9 +39,6 @@ use lead::Lead;
 use metrics::Counters;
 use site_token::{CHALLENGE, presented};
 use target::{Target, none_match};
-
-/// The time after which a folded line is logged again.
-const SAID_AGAIN: Duration = Duration::from_secs(3600);
 
 /// What the routes work with.
 pub struct App {
@@ -56,8 +52,7 @@ pub struct App {
     strangers: BodyTurns,
     edge: Edge,
     certificates: ClientCertificates,
-    /// Lines that are logged once an hour, and when they were.
-    logged: Mutex<HashMap<String, Instant>>,
+    news: News,
 }
 
 impl App {
@@ -80,7 +75,7 @@ impl App {
             strangers: BodyTurns::new(STRANGERS, STRANGER_LIMIT),
             edge,
             certificates,
-            logged: Mutex::default(),
+            news: News::default(),
         }
     }
 
@@ -205,23 +200,10 @@ impl App {
             request.method(),
             target.route(),
         );
-        if self.is_news(&line) {
+        if self.news.is_news(&line) {
             log::warn!("{line}; an administrator changes it here");
         }
         answer
-    }
-
-    /// Whether a line was not logged in the last hour.
-    fn is_news(&self, line: &str) -> bool {
-        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
-        logged.retain(|_, at| at.elapsed() < SAID_AGAIN);
-        match logged.contains_key(line) {
-            true => false,
-            false => {
-                logged.insert(line.to_owned(), Instant::now());
-                true
-            }
-        }
     }
 
     /// A token with which this request may try to open a site.
@@ -234,7 +216,7 @@ impl App {
             .map(|header| header.value.as_str());
         let peer = request.remote_addr().map(SocketAddr::ip);
         let from = self.admin.sender_of(forwarded_for, peer);
-        Ok(self.admin.guesses.begin(from, token)?)
+        self.admin.guesses.begin(from, token)
     }
 
     /// The site that the token of a request opens.

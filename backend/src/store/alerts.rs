@@ -11,12 +11,10 @@ use serde_json::json;
 
 use super::actor::Actor;
 use super::audit::{self, Deed};
+use super::locks::Lock;
 use super::time::{from_sql, to_sql};
 use super::transaction::{End, Twice};
 use super::{Store, StoreError};
-
-/// Of two backends one looks after the alerts at a time.
-const ROUND_LOCK: i64 = 7_209_411_230_417_737;
 
 /// Opens an alert for each of these devices that is in fault, has none open
 /// and is not in maintenance.
@@ -642,10 +640,7 @@ impl Store {
 }
 
 fn silence_round(transaction: &mut Transaction<'_>) -> Result<End<Option<Round>>, postgres::Error> {
-    let ours: bool = transaction
-        .query_one("SELECT pg_try_advisory_xact_lock($1)", &[&ROUND_LOCK])?
-        .get(0);
-    if !ours {
+    if !Lock::AlertRound.take(transaction)? {
         return Ok(End::Undo(None));
     }
     transaction.execute(

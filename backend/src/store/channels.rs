@@ -11,12 +11,11 @@ use serde_json::json;
 
 use super::actor::Actor;
 use super::audit::{self, Deed};
+use super::locks::Lock;
 use super::time::from_sql;
 use super::transaction::{End, Twice};
 use super::{Store, StoreError};
 
-/// Of two backends one makes messages at a time; both send.
-const PLAN_LOCK: i64 = 7_209_411_230_417_738;
 /// So many events are looked at in one go.
 const EVENTS_MAX: i64 = 20_000;
 
@@ -480,10 +479,7 @@ impl Store {
         plan: impl Fn(Timestamp, &[Channel], Vec<PendingEvent>) -> Vec<NewMessage>,
     ) -> Result<usize, StoreError> {
         self.transact(Twice::Ask, |transaction| {
-            let ours: bool = transaction
-                .query_one("SELECT pg_try_advisory_xact_lock($1)", &[&PLAN_LOCK])?
-                .get(0);
-            if !ours {
+            if !Lock::Messages.take(transaction)? {
                 return Ok(End::Undo(0));
             }
             let rows = transaction.query(PENDING, &[&EVENTS_MAX])?;

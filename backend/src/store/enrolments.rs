@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::actor::Actor;
+use super::attempts::{self, Attempt, Try};
 use super::audit::{Deed, record};
 use super::sites::TokenDigest;
 use super::time::from_sql;
@@ -14,13 +15,6 @@ use super::{Store, StoreError};
 /// How long a code is worth something, as PostgreSQL's interval: the way from
 /// a desk to the rack.
 const LIFE: &str = "15 minutes";
-/// How long wrong codes count, as PostgreSQL's interval.
-const WINDOW: &str = "15 minutes";
-/// Wrong codes from one address within the window.
-const ADDRESS_MAX: i64 = 10;
-/// Wrong codes from anywhere within the window. Of 30^10 codes a guess then
-/// hits one of a thousand that are open once in 60 million years.
-const ALL_MAX: i64 = 200;
 /// How long the tokens live on that the site has when an agent enrols, in
 /// seconds: an agent that runs is not cut off, and fetches one of its own.
 const GRACE_S: i64 = 7 * 86_400;
@@ -99,26 +93,15 @@ impl Store {
         code: &TokenDigest,
         token: &TokenDigest,
     ) -> Result<Enrolment, StoreError> {
+        // The look alone first: past the limit there is no lock and no write.
+        let mut attempt = self.may_try(Try::Code, &actor.ip)?;
+        if attempt == Attempt::Allowed {
+            attempt = self.begin_try(Try::Code, &actor.ip)?;
+        }
+        if let Attempt::Blocked(seconds) = attempt {
+            return Ok(Enrolment::Blocked(seconds));
+        }
         let done = self.act(actor, |transaction| {
-            // One after the other, or a burst would count as one, and a code
-            // could be used twice.
-            transaction.execute("SELECT pg_advisory_xact_lock(7209411230417739)", &[])?;
-            let row = transaction.query_one(
-                &format!(
-                    "SELECT count(*) FILTER (WHERE ip = $1) >= {ADDRESS_MAX}
-                            OR count(*) >= {ALL_MAX},
-                            coalesce(ceil(extract(epoch FROM
-                                min(at) + interval '{WINDOW}' - now())), 0)::bigint
-                       FROM enrolment_attempts
-                      WHERE at > now() - interval '{WINDOW}'"
-                ),
-                &[&actor.ip],
-            )?;
-            if row.get(0) {
-                return Ok(Ok::<_, ()>(Enrolment::Blocked(
-                    row.get::<_, i64>(1).max(1),
-                )));
-            }
             let found = transaction.query_opt(
                 "DELETE FROM enrolments e USING sites s
                   WHERE e.digest = $1 AND e.valid_until > now() AND s.id = e.site_id
@@ -126,12 +109,9 @@ impl Store {
                 &[&code.as_str()],
             )?;
             let Some(found) = found else {
-                transaction.execute(
-                    "INSERT INTO enrolment_attempts (ip) VALUES ($1)",
-                    &[&actor.ip],
-                )?;
-                return Ok(Ok(Enrolment::Unknown));
+                return Ok(Err(()));
             };
+            attempts::forget_code(transaction, &actor.ip)?;
             let (site_id, site): (i64, String) = (found.get(0), found.get(1));
             transaction.execute(
                 "SELECT av_renew_token($1, $2, make_interval(secs => $3::bigint::double precision))",
@@ -149,8 +129,6 @@ impl Store {
             )?;
             Ok(Ok(Enrolment::Done { site_id, site }))
         })?;
-        // The work above refuses nothing: a code that is not known is counted,
-        // which takes a transaction that is committed.
         Ok(done.unwrap_or(Enrolment::Unknown))
     }
 
@@ -168,16 +146,11 @@ impl Store {
         })
     }
 
-    /// Forgets codes and tries that count no more.
+    /// Forgets codes that are worth nothing any more.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn forget_old_enrolments(&self) -> Result<(), StoreError> {
-        self.run(|client| {
-            client.batch_execute(&format!(
-                "DELETE FROM enrolments WHERE valid_until < now();
-                 DELETE FROM enrolment_attempts WHERE at < now() - interval '{WINDOW}';"
-            ))
-        })
+        self.run(|client| client.batch_execute("DELETE FROM enrolments WHERE valid_until < now()"))
     }
 }

@@ -4,11 +4,10 @@ use postgres::Row;
 use postgres::types::Type;
 use serde::Serialize;
 
+use super::locks::Lock;
 use super::transaction::{End, Twice};
 use super::{Store, StoreError};
 
-/// Of two backends one computes days at a time.
-const DAYS_LOCK: i64 = 7_209_411_230_417_739;
 /// So many days are computed before anything else has its turn.
 const DAYS_AT_ONCE: i32 = 200;
 
@@ -120,10 +119,7 @@ impl Store {
     fn compute_day(&self, site_id: i64, day: &str) -> Result<bool, StoreError> {
         self.transact(Twice::Ask, |transaction| {
             transaction.batch_execute("SET LOCAL statement_timeout = '10min'")?;
-            let ours: bool = transaction
-                .query_one("SELECT pg_try_advisory_xact_lock($1)", &[&DAYS_LOCK])?
-                .get(0);
-            if !ours {
+            if !Lock::Days.take(transaction)? {
                 return Ok(End::Undo(false));
             }
             transaction.execute(

@@ -10,10 +10,9 @@ use postgres::Client;
 use super::connector::Purpose;
 use super::error::{describe, schema_is_missing};
 use super::foreign;
+use super::locks::Lock;
 use super::{Condition, Store, StoreError};
 
-/// The lock under which the schema changes; the files take the same one.
-const LOCK: i64 = 7_209_411_230_417_735;
 /// Where the migrations are noted that were applied.
 const NOTES: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (
     version    INTEGER PRIMARY KEY,
@@ -54,6 +53,7 @@ migrations! {
     6 "006_versions_from"
     7 "007_suggestions"
     8 "008_enrolment"
+    9 "009_attempts"
 }
 
 impl Store {
@@ -99,7 +99,7 @@ impl Store {
             )));
         }
         // A session's lock: it ends with the connection, whatever happens.
-        client.execute("SELECT pg_advisory_lock($1)", &[&LOCK])?;
+        Lock::Schema.hold(&mut client)?;
         let known = known(&mut client)?;
         let newest = MIGRATIONS.iter().map(|migration| migration.version).max();
         let newer = known
@@ -243,7 +243,7 @@ mod tests {
                     .starts_with(&format!("{:03}_", migration.version))
             );
             assert!(
-                migration.sql.contains(&LOCK.to_string()),
+                migration.sql.contains(&(Lock::Schema as i64).to_string()),
                 "{} does not take the lock",
                 migration.name
             );

@@ -9,8 +9,9 @@
 //! | `pool` | connections that are shared, and a database that is down |
 //! | `transaction` | transactions, and one whose commit had no answer |
 //! | [`actor`] | who changes something |
-//! | [`sessions`] | who gets in: sessions, API tokens, set-up links, log-in attempts |
+//! | [`sessions`] | who gets in: sessions, API tokens, set-up links |
 //! | [`users`] | users and their roles |
+//! | [`attempts`] | tries that failed, counted by their sender |
 //! | [`audit`] | what users did |
 //! | [`backup`] | what a backup is held against |
 //! | [`migrate`] | the schema brought up to date |
@@ -33,9 +34,11 @@
 //! | [`tokens`] | site tokens and their renewal |
 //! | [`enrolments`] | codes with which agents enrol |
 //! | [`listen`] | notifications of changed configurations |
+//! | `locks` | advisory locks: every number |
 
 pub mod actor;
 pub mod alerts;
+pub mod attempts;
 pub mod audit;
 pub mod backup;
 pub mod channels;
@@ -50,6 +53,7 @@ mod foreign;
 pub mod history;
 pub mod inventory;
 pub mod listen;
+mod locks;
 pub mod migrate;
 pub mod pages;
 mod place;

@@ -1,5 +1,5 @@
-//! Who gets in: sessions, personal API tokens, set-up links and the log-ins
-//! that failed. Only digests of what opens a door are kept.
+//! Who gets in: sessions, personal API tokens and set-up links. Only digests of
+//! what opens a door are kept.
 
 use std::time::SystemTime;
 
@@ -10,21 +10,14 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::actor::Actor;
+use super::attempts;
 use super::audit::{Deed, record};
+use super::locks::Lock;
 use super::sites::TokenDigest;
 use super::time::{from_sql, to_sql};
 use super::transaction::{End, Twice};
 use super::users::{Role, User, insert_user};
 use super::{Store, StoreError};
-
-/// How long failed log-ins count, as PostgreSQL's interval.
-const WINDOW: &str = "15 minutes";
-/// Failed log-ins within the window of one user from one address.
-const PAIR_MAX: i64 = 5;
-/// Of anybody from one address.
-const ADDRESS_MAX: i64 = 30;
-/// Of one user from anywhere. High, because it also locks the user out.
-const USER_MAX: i64 = 60;
 
 /// A session ends when it is not used for so long.
 const IDLE: &str = "12 hours";
@@ -40,15 +33,6 @@ pub struct Identity {
     pub name: String,
     /// What the user may do.
     pub role: Role,
-}
-
-/// Whether a log-in may be tried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Attempt {
-    /// It may, and counts as failed until it succeeds.
-    Allowed,
-    /// Not before so many seconds.
-    Blocked(i64),
 }
 
 /// A personal API token, without the token.
@@ -68,8 +52,7 @@ pub struct ApiToken {
 
 /// Lets one transaction at a time decide about users.
 pub(super) fn hold_users(transaction: &mut Transaction<'_>) -> Result<(), postgres::Error> {
-    transaction.execute("SELECT pg_advisory_xact_lock(7209411230417737)", &[])?;
-    Ok(())
+    Lock::Users.wait(transaction)
 }
 
 impl Store {
@@ -125,54 +108,8 @@ impl Store {
         })
     }
 
-    /// Notes that somebody tries to log in, unless too many tries failed: of
-    /// this user from this address, of this user, or from this address.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn begin_login(&self, user_name: &str, ip: &str) -> Result<Attempt, StoreError> {
-        self.transact(Twice::Ask, |transaction| {
-            // One after the other, or a burst would count as one.
-            transaction.execute("SELECT pg_advisory_xact_lock(7209411230417738)", &[])?;
-            let row = transaction.query_one(
-                &format!(
-                    "SELECT count(*) FILTER (WHERE user_name = $1 AND ip = $2) >= {PAIR_MAX}
-                            OR count(*) FILTER (WHERE ip = $2) >= {ADDRESS_MAX}
-                            OR count(*) FILTER (WHERE user_name = $1) >= {USER_MAX},
-                            coalesce(ceil(extract(epoch FROM
-                                min(at) + interval '{WINDOW}' - now())), 0)::bigint
-                       FROM login_attempts
-                      WHERE (user_name = $1 OR ip = $2) AND at > now() - interval '{WINDOW}'"
-                ),
-                &[&user_name, &ip],
-            )?;
-            if row.get(0) {
-                return Ok(End::Undo(Attempt::Blocked(row.get::<_, i64>(1).max(1))));
-            }
-            transaction.execute(
-                "INSERT INTO login_attempts (user_name, ip) VALUES ($1, $2)",
-                &[&user_name, &ip],
-            )?;
-            Ok(End::Commit(Attempt::Allowed))
-        })
-    }
-
-    /// Forgets the failures of this user from this address.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn forget_attempts(&self, user_name: &str, ip: &str) -> Result<(), StoreError> {
-        self.run(|client| {
-            client.execute(
-                "DELETE FROM login_attempts WHERE user_name = $1 AND ip = $2",
-                &[&user_name, &ip],
-            )?;
-            Ok(())
-        })
-    }
-
     /// Starts a session, and forgets the failures of this user from this
-    /// address.
+    /// sender.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -184,10 +121,7 @@ impl Store {
         cookie: &TokenDigest,
     ) -> Result<(), StoreError> {
         self.transact(Twice::Ask, |transaction| {
-            transaction.execute(
-                "DELETE FROM login_attempts WHERE user_name = $1 AND ip = $2",
-                &[&login_name, &actor.ip],
-            )?;
+            attempts::forget(transaction, login_name, &actor.ip)?;
             start_session(transaction, actor, user_id, cookie)?;
             Ok(End::Commit(()))
         })
@@ -355,7 +289,7 @@ impl Store {
         })
     }
 
-    /// Forgets sessions and failed log-ins that count no more.
+    /// Forgets sessions that have ended.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -363,8 +297,7 @@ impl Store {
         self.run(|client| {
             client.batch_execute(&format!(
                 "DELETE FROM sessions WHERE expires_at < now()
-                     OR last_used_at < now() - interval '{IDLE}';
-                 DELETE FROM login_attempts WHERE at < now() - interval '{WINDOW}';"
+                     OR last_used_at < now() - interval '{IDLE}'"
             ))
         })
     }

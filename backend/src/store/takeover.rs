@@ -10,10 +10,9 @@ use super::actor::Actor;
 use super::audit::{Deed, record};
 use super::config::{SNAPSHOT, SiteSnapshot, snapshot_of};
 use super::connector::Purpose;
+use super::locks::Lock;
 use super::{Connector, StoreError};
 
-/// Held until the import is over: a second one at the same time is refused.
-const LOCK: i64 = 7_209_411_230_417_741;
 /// So much text is sent at a time.
 const CHUNK: usize = 64 * 1024;
 /// How many sites are named that are there already.
@@ -122,10 +121,7 @@ impl Takeover {
     /// [`StoreError`].
     pub fn begin(&mut self) -> Result<Result<Taking<'_>, Occupied>, StoreError> {
         let mut transaction = self.client.transaction()?;
-        let alone: bool = transaction
-            .query_one("SELECT pg_try_advisory_xact_lock($1)", &[&LOCK])?
-            .get(0);
-        if !alone {
+        if !Lock::TakeOver.take(&mut transaction)? {
             return Ok(Err(Occupied::Busy));
         }
         // Until the end none is added.

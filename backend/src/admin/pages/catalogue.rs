@@ -84,6 +84,11 @@ pub(super) const CATALOGUE: &[(&str, &str, &str)] = &[
         "Trop de tentatives ont échoué. Attendez quelques minutes.",
     ),
     (
+        "login.busy",
+        "Too many people log in just now. Try again in a moment.",
+        "Trop de connexions en même temps. Réessayez dans un instant.",
+    ),
+    (
         "setup.title",
         "The first administrator",
         "Le premier administrateur",

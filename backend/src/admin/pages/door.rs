@@ -53,6 +53,7 @@ pub(super) fn log_in(request: &Request<'_>) -> Answer {
     let lang = lang(request);
     let problem = match request.query.get("error") {
         Some("blocked") => lang.t("login.blocked"),
+        Some("busy") => lang.t("login.busy"),
         Some(_) => lang.t("login.wrong"),
         None => "",
     };
