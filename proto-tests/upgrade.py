@@ -102,10 +102,14 @@ class Postgres:
             names = {entry.pw_name for entry in pwd.getpwall()}
             who = pwd.getpwnam("postgres" if "postgres" in names else "nobody")
             user = {"user": who.pw_uid, "group": who.pw_gid, "extra_groups": []}
-        found = sorted(
-            pathlib.Path("/usr/lib/postgresql").glob("*/bin"), key=lambda p: int(p.parent.name)
-        )
-        bin_folder = found[-1] if found else pathlib.Path(shutil.which("initdb")).parent
+        # The one on PATH, else the newest that is installed.
+        on_path = shutil.which("initdb")
+        if on_path:
+            bin_folder = pathlib.Path(on_path).parent
+        else:
+            bin_folder = max(
+                pathlib.Path("/usr/lib/postgresql").glob("*/bin"), key=lambda p: int(p.parent.name)
+            )
         data = pathlib.Path(folder) / "pg"
         data.mkdir()
         os.chmod(folder, 0o711)

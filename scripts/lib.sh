@@ -14,18 +14,20 @@ die() {
     exit 1
 }
 
-# The newest PostgreSQL server's programs: most systems keep them off the PATH.
+# The folder of a PostgreSQL server's programs: the one on PATH, which so says
+# what version is tried, else the newest that is installed. Most systems keep
+# them off the PATH. The tests and the backend search alike.
 postgres_bin() {
-    local newest=''
+    local initdb newest=''
+    initdb=$(command -v initdb) || initdb=
+    if [ -n "$initdb" ] && [ -x "$(dirname "$initdb")/postgres" ]; then
+        dirname "$initdb"
+        return 0
+    fi
     newest=$(find /usr/lib/postgresql*/ /usr/pgsql-*/ -mindepth 2 -maxdepth 3 -path '*/bin/initdb' 2>/dev/null |
         sort -V | tail -n 1) || true
-    if [ -n "$newest" ]; then
-        dirname "$newest"
-    elif command -v initdb >/dev/null && command -v postgres >/dev/null; then
-        dirname "$(command -v initdb)"
-    else
-        return 1
-    fi
+    [ -n "$newest" ] || return 1
+    dirname "$newest"
 }
 
 # The oldest Rust that the workspace promises to build with, and the one whose

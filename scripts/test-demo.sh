@@ -75,8 +75,8 @@ wrong() {
 # psql and sudo. lib.sh adds /usr/sbin, where snmpd is.
 plain=$folder/plain
 mkdir "$plain"
-for name in bash sh env awk cat chmod chown cp cut date df dirname du find flock getent grep head id kill mkdir mktemp \
-    mv od ps realpath rm sed setpriv setsid sha256sum sleep sort stat tail test touch tr uname xargs; do
+for name in bash sh env awk cat chmod chown cp cut date df dirname du find flock getent grep head id mkdir mktemp \
+    mv od realpath rm sed setpriv setsid sha256sum sleep sort stat tail test touch tr uname xargs; do
     ln -s "$(type -P "$name")" "$plain/$name"
 done
 # The interpreter itself: what is on the PATH may be a script that looks for it.

@@ -10,6 +10,8 @@
 use std::env;
 use std::process::Command;
 
+use socket2::{Domain, Protocol, Socket, Type};
+
 const INSIDE: &str = "AV_TEST_INSIDE";
 
 /// The options of unshare(1) with which this user may make these namespaces.
@@ -45,16 +47,45 @@ pub fn inside(test: &str, namespaces: &[&str], script: &str) -> bool {
     if env::var(INSIDE).as_deref() == Ok(test) {
         return true;
     }
-    let unshare = match unshare_options(namespaces) {
-        Ok(options) => options,
-        Err(said) => {
-            eprintln!("SKIPPED {test}: no namespace can be made here: {said}");
-            return false;
-        }
-    };
+    match unshare_options(namespaces) {
+        Ok(options) => again(test, &options, script),
+        Err(said) => skipped(test, &said),
+    }
+    false
+}
+
+/// Whether this process may ping. Where it may not, as a user whom neither a
+/// capability nor `net.ipv4.ping_group_range` lets, it runs the test again as
+/// [`inside`] does: by the same user, whom PostgreSQL accepts, with a loopback of
+/// its own.
+///
+/// # Panics
+/// When the test inside fails.
+#[must_use]
+pub fn may_ping(test: &str) -> bool {
+    const OPTIONS: [&str; 4] = ["--user", "--map-current-user", "--keep-caps", "--net"];
+    let allows = |kind| Socket::new(Domain::IPV4, kind, Some(Protocol::ICMPV4)).is_ok();
+    if env::var(INSIDE).as_deref() == Ok(test) || allows(Type::DGRAM) || allows(Type::RAW) {
+        return true;
+    }
+    let made = Command::new("unshare").args(OPTIONS).arg("true").output();
+    match made {
+        Ok(output) if output.status.success() => again(test, &OPTIONS, "ip link set lo up"),
+        Ok(output) => skipped(test, &String::from_utf8_lossy(&output.stderr)),
+        Err(error) => skipped(test, &error.to_string()),
+    }
+    false
+}
+
+fn skipped(test: &str, said: &str) {
+    eprintln!("SKIPPED {test}: no namespace can be made here: {said}");
+}
+
+/// Runs this test again, in namespaces, and demands that it succeeds.
+fn again(test: &str, unshare: &[&str], script: &str) {
     let script = format!("{script}\nexec \"$0\" --exact {test} --nocapture --test-threads=1");
     let output = Command::new("unshare")
-        .args(&unshare)
+        .args(unshare)
         .args(["sh", "-euc", &script])
         .arg(env::current_exe().expect("the test's own path"))
         .env(INSIDE, test)
@@ -70,5 +101,4 @@ pub fn inside(test: &str, namespaces: &[&str], script: &str) -> bool {
         "in namespaces of its own:\n{text}"
     );
     print!("{text}");
-    false
 }

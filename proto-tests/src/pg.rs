@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use postgres::{Client, NoTls};
 
-use crate::process::{free_port, tail};
+use crate::process::{free_port, signal, tail};
 
 /// The superuser of every test cluster.
 const USER: &str = "av";
@@ -341,10 +341,10 @@ impl Cluster {
             return false;
         };
         // The postmaster first: it must not start a new one in between.
-        let runs = kill(name, postmaster);
+        let runs = signal(name, postmaster);
         for child in children(postmaster) {
             // One may end by itself in between.
-            kill(name, &child);
+            let _ = signal(name, &child);
         }
         runs
     }
@@ -477,13 +477,6 @@ fn succeeded(what: &str, output: &Output) {
         "{what} failed: {}",
         String::from_utf8_lossy(&output.stderr)
     );
-}
-
-fn kill(signal: &str, process: &str) -> bool {
-    Command::new("/bin/sh")
-        .args(["-c", &format!("kill -{signal} {process} 2>/dev/null")])
-        .status()
-        .is_ok_and(|status| status.success())
 }
 
 /// The processes whose parent is this one (`/proc/PID/stat`, proc(5)).

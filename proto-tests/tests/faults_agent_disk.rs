@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use av_proto_tests::fake_backend::{ConfigAnswer, FakeBackend, IngestAnswer, first_config, site};
 use av_proto_tests::faults::full;
 use av_proto_tests::namespace::inside;
-use av_proto_tests::process::{Agent, LIMIT, wait_for};
+use av_proto_tests::process::{Agent, LIMIT, signal, wait_for};
 use av_proto_tests::random::Random;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -548,8 +548,7 @@ impl Slow {
 impl Drop for Slow {
     fn drop(&mut self) {
         // It lets go of the agent at this signal.
-        let id = self.0.id().to_string();
-        let _ = Command::new("kill").args(["-INT", &id]).status();
+        let _ = signal("INT", self.0.id());
         let _ = self.0.wait();
     }
 }

@@ -16,7 +16,7 @@ use std::process::Command;
 
 use av_proto_tests::authority::Authority;
 use av_proto_tests::pg::Database;
-use av_proto_tests::process::{Agent, Backend, Process, free_port, http, workspace};
+use av_proto_tests::process::{Agent, Backend, Process, free_port, http, signal, workspace};
 use backend_support::{TOKEN, add_site};
 use postgres::Client;
 use serde_json::json;
@@ -512,8 +512,8 @@ impl Drop for Scene {
     fn drop(&mut self) {
         let workers = workers(self);
         self.proxy.kill();
-        if !workers.is_empty() {
-            let _ = Command::new("kill").arg("-KILL").args(workers).status();
+        for worker in workers {
+            let _ = signal("KILL", worker);
         }
     }
 }

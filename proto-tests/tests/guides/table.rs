@@ -607,7 +607,7 @@ pub const TABLE: &[Entry] = &[
         "journalctl -u av-agent -f",
         Steps {
             after: "synced() { journalctl -u av-agent | grep -q 'Config updated successfully! 2 devices configured.'; }; within synced\n\
-                swept() { av-agent status --url \"http://127.0.0.1:$PAGE_PORT\" | grep -q ERRA; }; within swept",
+                swept() { local s; s=$(av-agent status --url \"http://127.0.0.1:$PAGE_PORT\"); [[ $s == *' on, lamp error'* && $s == *ERRA* ]]; }; within swept",
             ..PLAIN
         },
     ),
