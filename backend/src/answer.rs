@@ -1,6 +1,7 @@
 //! Answers of the HTTP server: JSON, errors as `{"error": "..."}`, and the
 //! pages of the web interface.
 
+use std::fmt;
 use std::io::{Cursor, Read};
 use std::sync::Arc;
 
@@ -18,21 +19,41 @@ pub(crate) struct Answer {
     body: Body,
 }
 
-#[derive(Debug)]
 enum Body {
     Own(Vec<u8>),
     /// Embedded in the program.
     Static(&'static [u8]),
     /// Kept by a cache.
     Shared(Arc<[u8]>),
+    /// Made while it is sent.
+    Stream(Box<dyn Read + Send>),
 }
 
-impl AsRef<[u8]> for Body {
-    fn as_ref(&self) -> &[u8] {
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.length() {
+            Some(length) => write!(f, "{length} bytes"),
+            None => f.write_str("a stream"),
+        }
+    }
+}
+
+impl Body {
+    fn length(&self) -> Option<usize> {
         match self {
-            Self::Own(bytes) => bytes,
-            Self::Static(bytes) => bytes,
-            Self::Shared(bytes) => bytes,
+            Self::Own(bytes) => Some(bytes.len()),
+            Self::Static(bytes) => Some(bytes.len()),
+            Self::Shared(bytes) => Some(bytes.len()),
+            Self::Stream(_) => None,
+        }
+    }
+
+    fn reader(self) -> Box<dyn Read + Send> {
+        match self {
+            Self::Own(bytes) => Box::new(Cursor::new(bytes)),
+            Self::Static(bytes) => Box::new(Cursor::new(bytes)),
+            Self::Shared(bytes) => Box::new(Cursor::new(bytes)),
+            Self::Stream(reader) => reader,
         }
     }
 }
@@ -65,6 +86,31 @@ impl Answer {
             content_type: JSON,
             headers: Vec::new(),
             body: Body::Shared(body),
+        }
+    }
+
+    /// A text that is JSON.
+    pub(crate) fn json_text(status: u16, body: Vec<u8>) -> Self {
+        Self {
+            status,
+            content_type: JSON,
+            headers: Vec::new(),
+            body: Body::Own(body),
+        }
+    }
+
+    /// A text that is JSON, made while it is sent.
+    pub(crate) fn json_stream(body: impl Read + Send + 'static) -> Self {
+        Self::stream(JSON, body)
+    }
+
+    /// Text of some type, made while it is sent.
+    pub(crate) fn stream(content_type: &'static str, body: impl Read + Send + 'static) -> Self {
+        Self {
+            status: 200,
+            content_type,
+            headers: Vec::new(),
+            body: Body::Stream(Box::new(body)),
         }
     }
 
@@ -152,7 +198,7 @@ impl Answer {
 
     /// As tiny_http sends it.
     pub(crate) fn into_response(self) -> Response<Box<dyn Read + Send>> {
-        let length = self.body.as_ref().len();
+        let length = self.body.length();
         let mut headers = Vec::with_capacity(self.headers.len() + 4);
         // What the answer sets itself stands in place of these.
         let usual = [
@@ -171,9 +217,9 @@ impl Answer {
                 headers.push(header);
             }
         }
-        let body: Box<dyn Read + Send> = Box::new(Cursor::new(self.body));
-        Response::new(StatusCode(self.status), headers, body, Some(length), None)
-            // Every length is known: no chunks.
+        let body = self.body.reader();
+        Response::new(StatusCode(self.status), headers, body, length, None)
+            // No chunks where the length is known.
             .with_chunked_threshold(usize::MAX)
     }
 }

@@ -73,6 +73,14 @@ enum Command {
         /// The header field in which the proxy gives the subject of an agent's client certificate, whose CN must then be the name of the token's site
         #[arg(long, env = "AV_CLIENT_CERT_HEADER", value_name = "NAME")]
         client_cert_header: Option<String>,
+        /// The token with which Prometheus gets a series of each device from GET /metrics; without, counts alone
+        #[arg(
+            long,
+            env = "AV_METRICS_TOKEN",
+            hide_env_values = true,
+            value_name = "TOKEN"
+        )]
+        metrics_token: Option<String>,
         #[command(flatten)]
         upkeep: Upkeep,
     },
@@ -158,6 +166,8 @@ it or nothing. Says at the end what it took otherwise, and what has no place
 here. An argument shows in the list of processes: put a URL with a password
 into AV_PYTHON_DATABASE_URL.";
 
+/// The least characters of the token for metrics.
+const LEAST_METRICS_TOKEN: usize = 16;
 /// The variable that names the Python system's database.
 const PYTHON_DATABASE: &str = "AV_PYTHON_DATABASE_URL";
 
@@ -423,9 +433,20 @@ fn execute(command: Command, account: Option<&Account>) -> Result<ExitCode, Fail
             behind_tls,
             public_url,
             client_cert_header,
+            metrics_token,
             upkeep,
         } => {
+            let metrics_token = metrics_token.filter(|token| !token.is_empty());
+            if metrics_token
+                .as_ref()
+                .is_some_and(|token| token.chars().count() < LEAST_METRICS_TOKEN)
+            {
+                return Err(Failure::new(format!(
+                    "AV_METRICS_TOKEN has less than {LEAST_METRICS_TOKEN} characters: openssl rand -hex 32 makes one"
+                )));
+            }
             let settings = Settings {
+                metrics_token: metrics_token.as_deref().map(TokenDigest::of),
                 behind_tls,
                 public_url: public_url
                     .map(|url| url.trim_end_matches('/').to_owned())

@@ -443,6 +443,15 @@ impl Backend {
         self.request("GET", path, &[], None)
     }
 
+    /// `GET /devices`, of the site of this token.
+    ///
+    /// # Panics
+    /// When there is no answer.
+    #[track_caller]
+    pub fn devices(&self, token: &str) -> Answer {
+        self.request("GET", "/devices", &[("X-Site-Token", token)], None)
+    }
+
     /// `POST /ingest`.
     ///
     /// # Panics

@@ -228,7 +228,7 @@ fn no_page_shows_a_device_of_a_silent_agent_as_green() {
 }
 
 fn device(desk: &Desk, ip: &str) -> Value {
-    let devices = desk.backend.get("/devices").json();
+    let devices = desk.backend.devices(alerts_support::SITE_TOKEN).json();
     devices
         .as_array()
         .unwrap()

@@ -117,7 +117,7 @@ fn the_main_job_of_an_agent_of_any_architecture() {
     agent.start();
     let process = agent.process.as_ref().unwrap();
     let known = || -> Option<Vec<Value>> {
-        let answer = backend.get("/devices?site=Rack");
+        let answer = backend.devices(TOKEN);
         let devices = answer.json().as_array()?.clone();
         let all = devices.len() == 3 && devices.iter().all(|device| device["status"] == "online");
         all.then_some(devices)

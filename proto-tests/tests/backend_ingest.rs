@@ -12,7 +12,8 @@ mod backend_support;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use av_proto_tests::process::LIMIT;
+use av_proto_tests::pg::Database;
+use av_proto_tests::process::{Answer, Backend, LIMIT, backend_command};
 use backend_support::{Bench, TOKEN, add_site, assert_error, numbered, observed, report, reported};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -686,8 +687,11 @@ fn devices_are_listed_by_site_name_or_id_and_without_their_secrets() {
         )
         .unwrap();
     bench.add_device("10.0.0.1");
-    let ips = |path: &str| -> Vec<String> {
-        let answer = bench.backend.get(path);
+    let cookie = session(&mut bench.sql);
+    let user = ("Cookie", cookie.as_str());
+    let ask = |path: &str, who: &[(&str, &str)]| bench.backend.request("GET", path, who, None);
+    let ips = |path: &str, who: (&str, &str)| -> Vec<String> {
+        let answer = ask(path, &[who]);
         assert_eq!(answer.status, 200, "{answer:?}");
         assert!(!answer.body.contains("hunter2") && !answer.body.contains("driver_config"));
         answer
@@ -698,16 +702,204 @@ fn devices_are_listed_by_site_name_or_id_and_without_their_secrets() {
             .map(|device| device["ip"].as_str().unwrap().to_owned())
             .collect()
     };
-    assert_eq!(ips("/devices"), ["10.9.0.1", "10.0.0.1"]);
-    assert_eq!(ips("/devices?site="), ["10.9.0.1", "10.0.0.1"]);
-    assert_eq!(ips("/devices?site=Paris"), ["10.0.0.1"]);
-    assert_eq!(ips("/devices?site=Lyon+%26%20%C3%89vry"), ["10.9.0.1"]);
-    assert_eq!(ips(&format!("/devices?site={lyon}")), ["10.9.0.1"]);
-    assert_error(
-        &bench.backend.get("/devices?site=Nowhere"),
-        404,
-        "no such site",
+    assert_eq!(ips("/devices", user), ["10.9.0.1", "10.0.0.1"]);
+    assert_eq!(ips("/devices?site=", user), ["10.9.0.1", "10.0.0.1"]);
+    assert_eq!(ips("/devices?site=Paris", user), ["10.0.0.1"]);
+    assert_eq!(
+        ips("/devices?site=Lyon+%26%20%C3%89vry", user),
+        ["10.9.0.1"]
     );
+    assert_eq!(ips(&format!("/devices?site={lyon}"), user), ["10.9.0.1"]);
+    assert_error(&ask("/devices?site=Nowhere", &[user]), 404, "no such site");
+    for bad in ["limit=0", "limit=5001", "limit=x", "after=-1"] {
+        assert_error(
+            &ask(&format!("/devices?{bad}"), &[user]),
+            400,
+            "is no number",
+        );
+    }
+
+    // A site's token shows its own site, and not whether there is another.
+    let site = ("X-Site-Token", TOKEN);
+    let bearer = format!("Bearer {TOKEN}");
+    for path in [
+        "/devices",
+        "/devices?site=Paris",
+        &format!("/devices?site={}", bench.site),
+    ] {
+        assert_eq!(ips(path, site), ["10.0.0.1"]);
+        assert_eq!(ips(path, ("Authorization", &bearer)), ["10.0.0.1"]);
+    }
+    for path in ["/devices?site=Nowhere", &format!("/devices?site={lyon}")] {
+        assert_error(&ask(path, &[site]), 403, "another site's");
+    }
+    // To everybody else nothing is said.
+    for who in [
+        &[][..],
+        &[("X-Site-Token", "wrong")],
+        &[("Authorization", "Bearer wrong")],
+        &[("Authorization", "Bearer avt_0")],
+        &[("Cookie", "av_session=0")],
+    ] {
+        let answer = ask("/devices", who);
+        assert_error(&answer, 401, "");
+        assert!(
+            answer.headers.contains_key("www-authenticate"),
+            "{answer:?}"
+        );
+    }
+}
+
+/// The cookie of a session of a viewer.
+fn session(sql: &mut postgres::Client) -> String {
+    sql.batch_execute(
+        "WITH u AS (INSERT INTO users (name, password_hash, role) VALUES ('viewer', 'none', 'viewer')
+                    RETURNING id)
+         INSERT INTO sessions (digest, user_id, expires_at, ip)
+         SELECT 'sha256:' || encode(sha256('0123456789abcdef'), 'hex'), id,
+                now() + interval '1 hour', '' FROM u",
+    )
+    .unwrap();
+    "av_session=0123456789abcdef".to_owned()
+}
+
+#[test]
+fn a_long_list_comes_page_by_page_and_each_device_once() {
+    let mut bench = Bench::start();
+    bench
+        .sql
+        .batch_execute(
+            "INSERT INTO devices (site_id, name, ip)
+             SELECT s.id, 'd' || n, '10.0.' || n / 200 || '.' || n % 200
+               FROM sites s, generate_series(1, 1300) n",
+        )
+        .unwrap();
+    let cookie = session(&mut bench.sql);
+    let get = |path: &str| {
+        let answer = bench
+            .backend
+            .request("GET", path, &[("Cookie", &cookie)], None);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer
+    };
+    let ids = |answer: &Answer| -> Vec<i64> {
+        let devices = answer.json();
+        let devices = devices.as_array().unwrap();
+        devices
+            .iter()
+            .map(|device| device["id"].as_i64().unwrap())
+            .collect()
+    };
+    // All at once is sent while it is read from the database.
+    let whole = get("/devices");
+    assert!(
+        !whole.headers.contains_key("content-length"),
+        "{:?}",
+        whole.headers
+    );
+    let all = ids(&whole);
+    assert_eq!(all.len(), 1300);
+    assert!(all.is_sorted());
+    let head = bench
+        .backend
+        .request("HEAD", "/devices", &[("Cookie", &cookie)], None);
+    assert_eq!((head.status, head.body.as_str()), (200, ""));
+
+    let mut pages = Vec::new();
+    let mut next = Some("/devices?limit=500&site=Paris".to_owned());
+    while let Some(path) = next {
+        let answer = get(&path);
+        pages.push(ids(&answer));
+        next = answer.headers.get("link").map(|link| {
+            let (path, rest) = link.split_once('>').unwrap();
+            assert_eq!(rest, "; rel=\"next\"");
+            path.strip_prefix('<').unwrap().to_owned()
+        });
+    }
+    let sizes: Vec<usize> = pages.iter().map(Vec::len).collect();
+    assert_eq!(sizes, [500, 500, 300]);
+    assert_eq!(pages.concat(), all);
+    // A page that ends with the list has none behind it.
+    assert!(!get("/devices?limit=1300").headers.contains_key("link"));
+}
+
+#[test]
+fn metrics_have_counts_for_all_and_a_series_a_device_for_the_token() {
+    let db = Database::create();
+    let refused = backend_command(&db.url())
+        .arg("serve")
+        .env("AV_METRICS_TOKEN", "short")
+        .output()
+        .unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    let backend = Backend::spawn(&db.url(), |command| {
+        command.env("AV_METRICS_TOKEN", "prometheus-of-paris");
+    });
+    backend.wait_until_healthy();
+    let mut sql = db.connect();
+    let site = add_site(&mut sql, "Paris", TOKEN);
+    sql.execute(
+        "INSERT INTO devices (site_id, name, ip, room, device_type, driver)
+         SELECT $1, 'd' || n, '10.0.0.' || n, 'A\"1', 'projector', 'ping'
+           FROM generate_series(1, 4) n",
+        &[&site],
+    )
+    .unwrap();
+    let mut devices = vec![
+        reported("10.0.0.1", "online", "ok"),
+        reported("10.0.0.2", "offline", "fault"),
+        reported("10.0.0.3", "online", "ok"),
+    ];
+    devices[0]["metrics"]["ping_rtt_avg_ms"] = json!(12.5);
+    devices[0]["metrics"]["pjlink_power"] = json!(1);
+    devices[2]["metrics"]["ping_rtt_avg_ms"] = json!("quick");
+    let taken = backend.ingest(TOKEN, &report(&devices));
+    assert_eq!(taken.status, 200, "{taken:?}");
+
+    let open = backend.get("/metrics");
+    assert_eq!(open.status, 200);
+    assert!(
+        open.body
+            .contains("av_backend_devices{verdict=\"fault\"} 1")
+    );
+    for inside in ["10.0.0.", "Paris", "av_device_"] {
+        assert!(!open.body.contains(inside), "{inside} in\n{}", open.body);
+    }
+    let with = |token: &str| {
+        let bearer = format!("Bearer {token}");
+        backend.request("GET", "/metrics", &[("Authorization", &bearer)], None)
+    };
+    assert_error(&with("prometheus-of-lyon"), 401, "AV_METRICS_TOKEN");
+    assert_error(&with(TOKEN), 401, "AV_METRICS_TOKEN");
+    let text = with("prometheus-of-paris").body;
+    let labels = |n: u8| {
+        format!(
+            "{{site=\"Paris\",ip=\"10.0.0.{n}\",name=\"d{n}\",building=\"\",floor=\"\",\
+             room=\"A\\\"1\",type=\"projector\",driver=\"ping\""
+        )
+    };
+    for line in [
+        format!("av_device_up{}}} 1", labels(1)),
+        format!("av_device_up{}}} 0", labels(2)),
+        format!("av_device_verdict{},verdict=\"fault\"}} 1", labels(2)),
+        format!("av_device_ping_rtt_seconds{}}} 0.0125", labels(1)),
+        format!("av_device_pjlink_power{}}} 1", labels(1)),
+        "av_backend_devices{verdict=\"ok\"} 2".to_owned(),
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line} in\n{text}");
+    }
+    assert_eq!(text.matches("av_device_ping_rtt_seconds{").count(), 1);
+    // Of a device that was never reported nothing is known.
+    assert!(!text.contains("10.0.0.4"), "{text}");
+    // Each family stands together, and once.
+    let families: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE "))
+        .collect();
+    let mut once = families.clone();
+    once.sort_unstable();
+    once.dedup();
+    assert_eq!(once.len(), families.len());
 }
 
 #[test]

@@ -134,5 +134,5 @@ fn every_connection_of_a_backend_is_encrypted() {
         assert!(row.get::<_, bool>(1), "{rows:?}");
         assert_eq!(row.get::<_, String>(2), "TLSv1.3");
     }
-    assert_eq!(backend.get("/devices").status, 200);
+    assert_eq!(backend.get("/health").status, 200);
 }

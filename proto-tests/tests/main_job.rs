@@ -11,7 +11,7 @@ const TOKEN: &str = "lyon-token-77aa";
 const PASSWORD: &str = "s3same-0uvre";
 
 fn known(backend: &Backend) -> Vec<Value> {
-    let answer = backend.get("/devices?site=Lyon");
+    let answer = backend.devices(TOKEN);
     assert_eq!(answer.status, 200, "{answer:?}");
     answer.json().as_array().unwrap().clone()
 }

@@ -17,7 +17,7 @@ const ANONYMOUS_BODY_MAX: usize = 16 << 10;
 const USER_BODY_MAX: usize = 8 << 20;
 /// What every personal API token begins with, so that scanners find one that
 /// leaked.
-pub(super) const TOKEN_PREFIX: &str = "avt_";
+pub(crate) const TOKEN_PREFIX: &str = "avt_";
 
 /// Who sent a request.
 pub struct Access {

@@ -47,6 +47,7 @@ use std::sync::Arc;
 use tiny_http::Method;
 
 pub use access::Access;
+pub(crate) use access::TOKEN_PREFIX;
 pub use context::{Headers, Request};
 pub use login::check_user_name;
 pub(crate) use login::random_hex;
@@ -55,6 +56,7 @@ use crate::answer::Answer;
 use crate::guesses::Guesses;
 use crate::news::News;
 use crate::store::Store;
+use crate::store::sites::TokenDigest;
 use context::{Call, Role};
 
 /// How the administrator's part is set up.
@@ -66,6 +68,9 @@ pub struct Settings {
     /// The address under which people reach this server, without a slash at
     /// the end; for links in mails and on the terminal.
     pub public_url: Option<String>,
+    /// Who shows the token of this digest gets a series of each device from
+    /// `GET /metrics`.
+    pub metrics_token: Option<TokenDigest>,
 }
 
 /// The administrator's routes.

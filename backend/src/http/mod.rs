@@ -5,6 +5,8 @@ mod client_certificate;
 mod devices;
 mod lead;
 mod metrics;
+mod pages;
+mod series;
 mod server;
 mod site_token;
 mod suggestions;
@@ -24,7 +26,7 @@ use tiny_http::{Method, Request};
 pub use client_certificate::ClientCertificates;
 pub use server::{ListenError, Listener, Server};
 
-use crate::admin::{Admin, Headers, Request as AdminRequest};
+use crate::admin::{Admin, Headers, Request as AdminRequest, TOKEN_PREFIX};
 use crate::answer::Answer;
 use crate::config::{ConfigError, Configs};
 use crate::guesses::Guess;
@@ -35,8 +37,11 @@ use crate::store::sites::{Site, TokenDigest};
 use crate::store::{Condition, Store, StoreError};
 use crate::url::Query;
 use body::{BODY_LIMIT, BODY_MAX, BodyTurns, STRANGER_LIMIT, STRANGERS};
+use devices::Wanted;
 use lead::Lead;
 use metrics::Counters;
+use pages::Pages;
+use series::Series;
 use site_token::{CHALLENGE, presented};
 use target::{Target, none_match};
 
@@ -147,9 +152,11 @@ impl App {
             Target::Ingest => self.ingest(arrival),
             Target::Suggestions => self.suggestions(arrival),
             Target::RenewToken => self.renew_token(request),
-            Target::Devices(site) => self.devices(site.as_deref()),
+            Target::Devices(query) => self
+                .devices(request, query)
+                .unwrap_or_else(|refusal| refusal),
             Target::Health => self.health(),
-            Target::Metrics => self.metrics(),
+            Target::Metrics => self.metrics(request),
             Target::Admin(path, query) => self.admin(path, query, arrival),
             Target::BelowConfig(_) | Target::Unknown => Answer::error(404, "there is nothing here"),
         }
@@ -362,14 +369,7 @@ impl App {
 
     fn admin(&self, path: &[String], query: &Query, arrival: &mut Arrival) -> Answer {
         let request = &arrival.request;
-        let headers = Headers::new(
-            request
-                .headers()
-                .iter()
-                .map(|header| (header.field.as_str().as_str(), header.value.as_str())),
-        );
-        let peer = request.remote_addr().map(SocketAddr::ip);
-        let wanted = AdminRequest::new(request.method(), path, query, headers, peer);
+        let wanted = admin_request(request, path, query);
         // Nobody's body is read who may not do anything with it.
         let access = match self.admin.admit(&wanted) {
             Ok(access) => access,
@@ -387,19 +387,40 @@ impl App {
         self.admin.as_page(&wanted, answer)
     }
 
-    fn devices(&self, site: Option<&str>) -> Answer {
-        let readings = match site {
-            None => self.store.device_readings(None),
-            Some(text) => match self.store.site_by_name_or_id(text) {
-                Ok(Some(site)) => self.store.device_readings(Some(site.id)),
-                Ok(None) => return Answer::error(404, "site: there is no such site"),
-                Err(error) => Err(error),
-            },
+    /// To a site's token its own site, to a user all of them.
+    fn devices(&self, request: &Request, query: &Query) -> Result<Answer, Answer> {
+        let own = match presented(request) {
+            Some(token) if !token.starts_with(TOKEN_PREFIX) => Some(self.authorize(request)?),
+            _ => {
+                let path = ["devices".to_owned()];
+                let wanted = admin_request(request, &path, query);
+                if !self.admin.admit(&wanted)?.is_known() {
+                    return Err(Answer::error(
+                        401,
+                        "log in, or send an API token or the site's own token",
+                    )
+                    .with("WWW-Authenticate", CHALLENGE));
+                }
+                None
+            }
         };
-        match readings {
-            Ok(readings) => devices::answer(&readings),
-            Err(error) => error.into(),
-        }
+        let wanted = Wanted::read(query)?;
+        let site = match (&own, &wanted.site) {
+            (None, None) => None,
+            (Some(own), None) => Some(own.id),
+            (None, Some(text)) => match self.store.site_by_name_or_id(text)? {
+                Some(site) => Some(site.id),
+                None => return Err(Answer::error(404, "site: there is no such site")),
+            },
+            (Some(own), Some(text)) if *text == own.name || *text == own.id.to_string() => {
+                Some(own.id)
+            }
+            // Not whether there is such a site.
+            (Some(_), Some(_)) => {
+                return Err(Answer::error(403, "site: this token is another site's"));
+            }
+        };
+        Ok(devices::answer(&self.store, site, &wanted))
     }
 
     fn health(&self) -> Answer {
@@ -436,28 +457,72 @@ impl App {
         }
     }
 
-    fn metrics(&self) -> Answer {
+    /// Counts to everybody; to who shows the token a series of each device too.
+    fn metrics(&self, request: &Request) -> Answer {
+        let with_series = match presented(request) {
+            None => false,
+            Some(token) => {
+                let guess = match self.guess(request, token) {
+                    Ok(guess) => guess,
+                    Err(blocked) => return blocked,
+                };
+                let known = self.admin.settings.metrics_token.as_ref();
+                if known != Some(&TokenDigest::of(token)) {
+                    let said = match known {
+                        Some(_) => "this is not the token of AV_METRICS_TOKEN",
+                        None => "AV_METRICS_TOKEN is not set: ask without a token",
+                    };
+                    return guess
+                        .wrong(Answer::error(401, said).with("WWW-Authenticate", CHALLENGE));
+                }
+                guess.right();
+                true
+            }
+        };
         let counts = match self.store.counts() {
             Ok(counts) => Some(counts),
-            Err(StoreError::Unavailable(_) | StoreError::Busy(_) | StoreError::Foreign { .. }) => {
-                None
-            }
+            Err(
+                StoreError::Unavailable(_)
+                | StoreError::Busy(_)
+                | StoreError::Incomplete(_)
+                | StoreError::Foreign { .. },
+            ) => None,
             Err(error) => {
                 log::error!("{error}");
                 None
             }
         };
-        Answer::text(
-            av_proto::exposition::CONTENT_TYPE,
-            metrics::page(
-                &self.counters,
-                self.configs.counts(),
-                self.ingest.counts(),
-                &self.edge.counts(),
-                counts.as_ref(),
-            ),
+        let page = metrics::page(
+            &self.counters,
+            self.configs.counts(),
+            self.ingest.counts(),
+            &self.edge.counts(),
+            counts.as_ref(),
+        );
+        let content_type = av_proto::exposition::CONTENT_TYPE;
+        if !with_series || counts.is_none() {
+            return Answer::text(content_type, page);
+        }
+        let mut series = Series::new(self.store.clone());
+        Answer::stream(
+            content_type,
+            Pages::new(page.into_bytes(), move |text: &mut Vec<u8>| {
+                series.next(text)
+            }),
         )
     }
+}
+
+/// A request as the administrator's part knows it.
+fn admin_request<'a>(request: &Request, path: &'a [String], query: &'a Query) -> AdminRequest<'a> {
+    let headers = Headers::new(
+        request
+            .headers()
+            .iter()
+            .map(|header| (header.field.as_str().as_str(), header.value.as_str())),
+    );
+    let peer = request.remote_addr().map(SocketAddr::ip);
+    AdminRequest::new(request.method(), path, query, headers, peer)
 }
 
 fn refused(error: &IngestError) -> Answer {

@@ -20,8 +20,8 @@ pub(super) enum Target {
     Suggestions,
     /// `/token/renew`.
     RenewToken,
-    /// `/devices`, with `site` where it was given, decoded.
-    Devices(Option<String>),
+    /// `/devices`, and its query.
+    Devices(Query),
     /// `/health`.
     Health,
     /// `/metrics`.
@@ -44,12 +44,7 @@ impl Target {
             "/health" => Self::Health,
             "/metrics" => Self::Metrics,
             "/devices" => match Query::parse(query) {
-                Some(query) => Self::Devices(
-                    query
-                        .get("site")
-                        .filter(|site| !site.is_empty())
-                        .map(str::to_owned),
-                ),
+                Some(query) => Self::Devices(query),
                 None => Self::Unknown,
             },
             "/config" => Self::ConfigByHeader,
@@ -177,7 +172,7 @@ mod tests {
                 Query::default(),
             )
         };
-        let devices = |site: &str| Target::Devices(Some(site.to_owned()));
+        let devices = |query: &str| Target::Devices(Query::parse(query).unwrap());
         for (url, target) in [
             ("/config/abc", config("abc")),
             ("/config/abc?x=1", config("abc")),
@@ -198,11 +193,14 @@ mod tests {
             ("/token/renew", Target::RenewToken),
             ("/health", Target::Health),
             ("/metrics", Target::Metrics),
-            ("/devices", Target::Devices(None)),
-            ("/devices?site=", Target::Devices(None)),
-            ("/devices?site=Site+Paris", devices("Site Paris")),
-            ("/devices?a=1&s%69te=Site%20%C3%89", devices("Site É")),
-            ("/devices?site=A%2BB", devices("A+B")),
+            ("/devices", devices("")),
+            ("/devices?site=", devices("site=")),
+            ("/devices?site=Site+Paris", devices("site=Site%20Paris")),
+            (
+                "/devices?a=1&s%69te=Site%20%C3%89",
+                devices("a=1&site=Site%20%C3%89"),
+            ),
+            ("/devices?site=A%2BB", devices("site=A%2BB")),
             ("/devices?site=%FF", Target::Unknown),
             ("/", admin(&[])),
             ("", Target::Unknown),

@@ -78,6 +78,42 @@ impl DeviceState {
     }
 }
 
+/// What can be sampled of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sampled {
+    /// Whether it answers: `online` or `offline`.
+    Up,
+    /// Its verdict, in the contract's word.
+    Verdict,
+    /// A number of its metrics, by its name.
+    Metric(&'static str),
+}
+
+/// One sample of a device.
+#[derive(Debug, Clone)]
+pub struct DeviceSample {
+    /// Its id.
+    pub id: i64,
+    /// Its site's name.
+    pub site: String,
+    /// Its address.
+    pub ip: String,
+    /// Its name.
+    pub name: String,
+    /// Where it stands; `""` where unknown.
+    pub building: String,
+    /// Where it stands; `""` where unknown.
+    pub floor: String,
+    /// Where it stands; `""` where unknown.
+    pub room: String,
+    /// What it is.
+    pub device_type: String,
+    /// How it is probed.
+    pub driver: String,
+    /// What was sampled, as a text.
+    pub value: String,
+}
+
 /// How many devices have one verdict.
 #[derive(Debug, Clone)]
 pub struct Counts {
@@ -92,11 +128,17 @@ pub struct Counts {
 }
 
 impl Store {
-    /// The devices of one site, or of all, by site and place.
+    /// The devices of one site, or of all, by id: at most so many behind the one
+    /// of the id `after`.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn device_readings(&self, site_id: Option<i64>) -> Result<Vec<DeviceReading>, StoreError> {
+    pub fn device_readings(
+        &self,
+        site_id: Option<i64>,
+        after: i64,
+        most: i64,
+    ) -> Result<Vec<DeviceReading>, StoreError> {
         self.run(|client| {
             let rows = client.query_typed(
                 "SELECT s.name, d.id, d.ip, d.name, coalesce(d.building, ''),
@@ -105,10 +147,13 @@ impl Store {
                         t.last_seen, t.last_ok_at, t.verdict_since, t.stale
                    FROM devices d JOIN sites s ON s.id = d.site_id
                    JOIN device_current t ON t.device_id = d.id
-                  WHERE $1::bigint IS NULL OR d.site_id = $1
-                  ORDER BY s.name, d.building NULLS FIRST, d.floor NULLS FIRST,
-                           d.room NULLS FIRST, d.name, d.id",
-                &[(&site_id, Type::INT8)],
+                  WHERE ($1::bigint IS NULL OR d.site_id = $1) AND d.id > $2
+                  ORDER BY d.id LIMIT $3",
+                &[
+                    (&site_id, Type::INT8),
+                    (&after, Type::INT8),
+                    (&most, Type::INT8),
+                ],
             )?;
             Ok(rows
                 .iter()
@@ -123,6 +168,64 @@ impl Store {
                     device_type: row.get(7),
                     driver: row.get(8),
                     state: DeviceState::read(row, 9),
+                })
+                .collect())
+        })
+    }
+
+    /// What is sampled of each device that has it, by id: at most so many behind
+    /// the one of the id `after`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn device_samples(
+        &self,
+        what: Sampled,
+        after: i64,
+        most: i64,
+    ) -> Result<Vec<DeviceSample>, StoreError> {
+        let (value, of) = match what {
+            Sampled::Up => ("t.status", "t.status IN ('online', 'offline')"),
+            Sampled::Verdict => ("t.verdict", "t.verdict IS NOT NULL"),
+            // What is old is nothing that is now.
+            Sampled::Metric(_) => (
+                "t.metrics ->> $3",
+                "jsonb_typeof(t.metrics -> $3) = 'number' AND NOT t.stale",
+            ),
+        };
+        let query = format!(
+            "SELECT d.id, s.name, d.ip, d.name, coalesce(d.building, ''), coalesce(d.floor, ''),
+                    coalesce(d.room, ''), d.device_type, d.driver, {value}
+               FROM devices d JOIN sites s ON s.id = d.site_id
+               JOIN device_current t ON t.device_id = d.id
+              WHERE d.id > $1 AND {of}
+              ORDER BY d.id LIMIT $2"
+        );
+        self.run(|client| {
+            let rows = match what {
+                Sampled::Metric(name) => client.query_typed(
+                    &query,
+                    &[
+                        (&after, Type::INT8),
+                        (&most, Type::INT8),
+                        (&name, Type::TEXT),
+                    ],
+                )?,
+                _ => client.query_typed(&query, &[(&after, Type::INT8), (&most, Type::INT8)])?,
+            };
+            Ok(rows
+                .iter()
+                .map(|row| DeviceSample {
+                    id: row.get(0),
+                    site: row.get(1),
+                    ip: row.get(2),
+                    name: row.get(3),
+                    building: row.get(4),
+                    floor: row.get(5),
+                    room: row.get(6),
+                    device_type: row.get(7),
+                    driver: row.get(8),
+                    value: row.get(9),
                 })
                 .collect())
         })

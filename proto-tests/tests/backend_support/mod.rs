@@ -81,7 +81,7 @@ impl Bench {
     /// The one device of `GET /devices` with this address.
     #[track_caller]
     pub fn device(&self, ip: &str) -> Value {
-        let devices = self.backend.get("/devices?site=Paris").json();
+        let devices = self.backend.devices(TOKEN).json();
         devices
             .as_array()
             .unwrap()
