@@ -142,6 +142,12 @@ export AV_REMAP_SOURCE=$root AV_REMAP_TARGET=$target AV_REMAP_CARGO=${CARGO_HOME
 export CFLAGS="${CFLAGS:-} -ffile-prefix-map=$AV_REMAP_CARGO=/cargo -ffile-prefix-map=$target=/target"
 umask 022
 
+# packed FOLDER NAMES...: an archive of these in it that is the same each time.
+packed() {
+    tar --create --sort=name --format=ustar --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" \
+        --directory "$1" "${@:2}"
+}
+
 # ------------------------------------------------------------------ packages
 if wants debs; then
     options=()
@@ -197,8 +203,7 @@ archive() {
     cp systemd/*.service systemd/*.conf systemd/*.env systemd/backoff.sh "$tree/systemd/"
     cp -r README.md docs "$tree/"
     chmod -R u=rwX,go=rX "$tree"
-    tar --create --sort=name --format=ustar --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" \
-        --directory "$work" "$name" | gzip -9n >"$folder/$name.tar.gz"
+    packed "$work" "$name" | gzip -9n >"$folder/$name.tar.gz"
     say "$folder/$name.tar.gz: $(stat -c %s "$folder/$name.tar.gz") bytes"
 }
 if wants archives; then
@@ -256,10 +261,13 @@ image() {
     # Files of one date; the image's own is that of the revision too.
     find "$context" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
     (cd "$context" && buildah "${storage[@]}" bud --quiet --isolation chroot --arch "$(oci_architecture "$architecture")" \
-        --timestamp "$SOURCE_DATE_EPOCH" --build-arg "BASE=$from" --target packed \
+        --timestamp "$SOURCE_DATE_EPOCH" --build-arg "BASE=$from" \
+        --build-arg "SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH" --target packed \
         --label "org.opencontainers.image.version=$version" --label org.opencontainers.image.licenses='MIT OR Apache-2.0' \
         --tag "localhost/$program:$version" --file "$root/${program#av-}/Containerfile" .) >/dev/null
-    buildah "${storage[@]}" push --quiet "localhost/$program:$version" "oci-archive:$file:$program:$version"
+    # Not as an archive at once: buildah's has the time of now at each file.
+    buildah "${storage[@]}" push --quiet "localhost/$program:$version" "oci:$context/oci:$program:$version"
+    packed "$context/oci" blobs index.json oci-layout >"$file"
     say "$file: $(stat -c %s "$file") bytes"
 }
 oci_architecture() { case $1 in armhf) say arm ;; *) say "$1" ;; esac }
@@ -272,6 +280,10 @@ if wants images; then
     if [ -d "$base" ]; then
         container=$(buildah "${storage[@]}" from scratch)
         buildah "${storage[@]}" add --quiet "$container" "$base" / >/dev/null
+        # debootstrap's copies of those of the machine.
+        mounted=$(buildah "${storage[@]}" mount "$container")
+        rm -f "$mounted/etc/resolv.conf" "$mounted/etc/hostname"
+        buildah "${storage[@]}" umount "$container" >/dev/null
         buildah "${storage[@]}" commit --quiet --rm --timestamp "$SOURCE_DATE_EPOCH" "$container" localhost/base >/dev/null
         from=localhost/base
     fi
