@@ -4,6 +4,7 @@
 //! variables. And the edge of their HTTP servers, which must not end or be
 //! filled by those that connect.
 
+pub mod engine;
 pub mod environment_file;
 pub mod http;
 pub mod journal;
