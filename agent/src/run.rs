@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use av_service::Watchdog;
+use av_service::http::Hosts;
 use crossbeam_channel::{Receiver, bounded, select};
 
 use crate::clock::{Clock, SystemSource};
@@ -15,7 +16,7 @@ use crate::config::{ConfigHandle, ConfigStore, LoadError};
 use crate::config_source::ConfigSource;
 use crate::driver::{Drivers, ProbeNow};
 use crate::http_client::HttpClient;
-use crate::page::{self, Page, Sources};
+use crate::page::{self, Page, Sources, Wish};
 use crate::pjlink::notices::Notices;
 use crate::report::{Limits, Reporter};
 use crate::settings::Settings;
@@ -76,7 +77,7 @@ pub fn run(settings: &Settings, terminate: &Receiver<()>) -> Result<(), RunError
         ..SyncState::default()
     }));
     let handle = Arc::new(ArcSwap::from_pointee(active));
-    let edge = page::listen(settings.page_listen).map_err(RunError::Page)?;
+    let (edge, mut reactor) = page::listen(settings.page_listen).map_err(RunError::Page)?;
     log::info!("🌐 Status page on http://{}/", settings.page_listen);
 
     let (running, stop) = bounded(0);
@@ -134,7 +135,10 @@ pub fn run(settings: &Settings, terminate: &Receiver<()>) -> Result<(), RunError
         batches: batches_in,
         stop: stop.clone(),
     };
-    let (guarded, guard_stop) = (edge.clone(), stop.clone());
+    let gate = page::Gate {
+        hosts: Hosts::new(settings.page_hosts.clone()),
+    };
+    let listening = edge.clone();
     let page = Page {
         edge,
         sources: Sources {
@@ -147,11 +151,10 @@ pub fn run(settings: &Settings, terminate: &Receiver<()>) -> Result<(), RunError
             sync_interval: settings.sync_interval(),
             fallback: loaded.fallback,
         },
-        sync_now,
+        sync_now: Wish::new(sync_now),
         // To the collector a wish and a change are the same: it looks for
         // a new configuration and sweeps.
-        sweep_now: config_changed,
-        stop,
+        sweep_now: Wish::new(config_changed),
     };
 
     supervisor
@@ -165,7 +168,11 @@ pub fn run(settings: &Settings, terminate: &Receiver<()>) -> Result<(), RunError
             .map_err(RunError::Thread)?;
     }
     supervisor
-        .spawn("page-guard", move || page::guard(&guarded, &guard_stop))
+        .spawn("page-edge", move || {
+            if let Err(error) = reactor.run(&gate) {
+                log::error!("❌ Status page: {error}");
+            }
+        })
         .map_err(RunError::Thread)?;
     for _ in 0..PAGE_THREADS {
         let mut page = page.clone();
@@ -189,6 +196,7 @@ pub fn run(settings: &Settings, terminate: &Receiver<()>) -> Result<(), RunError
     log::info!("👋 AV agent ends");
     watchdog.stopping();
     drop(running);
+    listening.close();
     if !supervisor.join(STOP_MAX) {
         // A thread waits for the network; what it holds is on disk.
         log::warn!("⚠️ Not every thread ended in time");

@@ -23,6 +23,9 @@ pub struct Settings {
     pub first_sync: Duration,
     /// `AV_PAGE_LISTEN`: where the status page listens.
     pub page_listen: SocketAddr,
+    /// `AV_PAGE_HOSTS`: names under which the status page is opened, beside the
+    /// machine's own; with commas between them.
+    pub page_hosts: Vec<String>,
     /// `AV_PJLINK_NOTICES`: where notices of projectors are heard, by the
     /// standard port 4352; by default they are not.
     pub pjlink_notices: Option<SocketAddr>,
@@ -90,6 +93,12 @@ impl Settings {
             sync_interval_min: number("CONFIG_SYNC_INTERVAL_MIN", 5.0, 0.01, 1440.0)?,
             first_sync: Duration::from_secs_f64(number("AV_FIRST_SYNC_S", 10.0, 0.0, 3600.0)?),
             page_listen,
+            page_hosts: lookup("AV_PAGE_HOSTS")
+                .unwrap_or_default()
+                .split(',')
+                .map(|name| name.trim().to_owned())
+                .filter(|name| !name.is_empty())
+                .collect(),
             pjlink_notices,
             tls: TlsFiles::from_lookup(&lookup)?,
             spool_max_bytes: (number("AV_SPOOL_MAX_MB", 256.0, 1.0, 65_536.0)? * 1_048_576.0)

@@ -1,12 +1,11 @@
 //! Answers of the HTTP server: JSON, errors as `{"error": "..."}`, and the
 //! pages of the web interface.
 
-use std::fmt;
-use std::io::{Cursor, Read};
+use std::io::Read;
 use std::sync::Arc;
 
+use av_service::http::{self, Bytes, Content};
 use serde::Serialize;
-use tiny_http::{Header, Response, StatusCode};
 
 use crate::store::StoreError;
 
@@ -16,46 +15,19 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     content_type: &'static str,
     headers: Vec<(&'static str, String)>,
-    body: Body,
+    body: Content,
 }
 
-enum Body {
-    Own(Vec<u8>),
-    /// Embedded in the program.
-    Static(&'static [u8]),
-    /// Kept by a cache.
-    Shared(Arc<[u8]>),
-    /// Made while it is sent.
-    Stream(Box<dyn Read + Send>),
+fn own(bytes: Vec<u8>) -> Content {
+    Content::Bytes(Bytes::Own(bytes))
 }
 
-impl fmt::Debug for Body {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.length() {
-            Some(length) => write!(f, "{length} bytes"),
-            None => f.write_str("a stream"),
-        }
-    }
+fn shared(bytes: Arc<[u8]>) -> Content {
+    Content::Bytes(Bytes::Shared(bytes))
 }
 
-impl Body {
-    fn length(&self) -> Option<usize> {
-        match self {
-            Self::Own(bytes) => Some(bytes.len()),
-            Self::Static(bytes) => Some(bytes.len()),
-            Self::Shared(bytes) => Some(bytes.len()),
-            Self::Stream(_) => None,
-        }
-    }
-
-    fn reader(self) -> Box<dyn Read + Send> {
-        match self {
-            Self::Own(bytes) => Box::new(Cursor::new(bytes)),
-            Self::Static(bytes) => Box::new(Cursor::new(bytes)),
-            Self::Shared(bytes) => Box::new(Cursor::new(bytes)),
-            Self::Stream(reader) => reader,
-        }
-    }
+fn fixed(bytes: &'static [u8]) -> Content {
+    Content::Bytes(Bytes::Static(bytes))
 }
 
 const JSON: &str = "application/json";
@@ -70,7 +42,7 @@ impl Answer {
                 status,
                 content_type: JSON,
                 headers: Vec::new(),
-                body: Body::Own(body),
+                body: own(body),
             },
             Err(error) => {
                 log::error!("an answer could not be written: {error}");
@@ -85,7 +57,7 @@ impl Answer {
             status,
             content_type: JSON,
             headers: Vec::new(),
-            body: Body::Shared(body),
+            body: shared(body),
         }
     }
 
@@ -95,7 +67,7 @@ impl Answer {
             status,
             content_type: JSON,
             headers: Vec::new(),
-            body: Body::Own(body),
+            body: own(body),
         }
     }
 
@@ -110,7 +82,7 @@ impl Answer {
             status: 200,
             content_type,
             headers: Vec::new(),
-            body: Body::Stream(Box::new(body)),
+            body: Content::Stream(Box::new(body)),
         }
     }
 
@@ -120,7 +92,7 @@ impl Answer {
             status: 200,
             content_type,
             headers: Vec::new(),
-            body: Body::Own(body.into_bytes()),
+            body: own(body.into_bytes()),
         }
     }
 
@@ -130,7 +102,7 @@ impl Answer {
             status,
             content_type: "text/html; charset=utf-8",
             headers: Vec::new(),
-            body: Body::Own(body.into_bytes()),
+            body: own(body.into_bytes()),
         }
     }
 
@@ -140,7 +112,7 @@ impl Answer {
             status: 200,
             content_type,
             headers: Vec::new(),
-            body: Body::Static(body),
+            body: fixed(body),
         }
     }
 
@@ -150,7 +122,7 @@ impl Answer {
             status: 204,
             content_type: JSON,
             headers: Vec::new(),
-            body: Body::Static(b""),
+            body: fixed(b""),
         }
     }
 
@@ -177,11 +149,9 @@ impl Answer {
             status,
             content_type: JSON,
             headers: Vec::new(),
-            body: Body::Own(
-                serde_json::json!({ "error": error })
-                    .to_string()
-                    .into_bytes(),
-            ),
+            body: own(serde_json::json!({ "error": error })
+                .to_string()
+                .into_bytes()),
         }
     }
 
@@ -196,31 +166,24 @@ impl Answer {
         self
     }
 
-    /// As tiny_http sends it.
-    pub(crate) fn into_response(self) -> Response<Box<dyn Read + Send>> {
-        let length = self.body.length();
-        let mut headers = Vec::with_capacity(self.headers.len() + 4);
-        // What the answer sets itself stands in place of these.
+    /// As the edge sends it.
+    pub(crate) fn into_http(self) -> http::Answer {
+        let own = self.headers;
+        let mut answer = http::Answer::new(self.status, self.body);
+        // What the answer sets itself is in place of these.
         let usual = [
             ("Content-Type", self.content_type),
             ("Cache-Control", "no-store"),
             ("X-Content-Type-Options", "nosniff"),
             ("Server", "av-backend"),
-        ]
-        .into_iter()
-        .filter(|(name, _)| !self.headers.iter().any(|(own, _)| own == name))
-        .map(|(name, value)| (name, value.to_owned()))
-        .collect::<Vec<_>>();
-        for (name, value) in usual.into_iter().chain(self.headers) {
-            // Only a value that is not ASCII fails, and all are ours.
-            if let Ok(header) = Header::from_bytes(name.as_bytes(), value.as_bytes()) {
-                headers.push(header);
+        ];
+        for (name, value) in usual {
+            if !own.iter().any(|(set, _)| *set == name) {
+                answer = answer.with(name, value);
             }
         }
-        let body = self.body.reader();
-        Response::new(StatusCode(self.status), headers, body, length, None)
-            // No chunks where the length is known.
-            .with_chunked_threshold(usize::MAX)
+        own.into_iter()
+            .fold(answer, |answer, (name, value)| answer.with(name, value))
     }
 }
 

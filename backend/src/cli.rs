@@ -70,6 +70,9 @@ enum Command {
         /// The address under which people reach this server, for links
         #[arg(long, env = "AV_PUBLIC_URL", value_name = "URL")]
         public_url: Option<String>,
+        /// Further names under which this server is asked, beside its addresses, its machine's name and that of AV_PUBLIC_URL; with commas between them
+        #[arg(long, env = "AV_HOSTS", value_name = "NAMES", value_delimiter = ',')]
+        hosts: Vec<String>,
         /// The header field in which the proxy gives the subject of an agent's client certificate, whose CN must then be the name of the token's site
         #[arg(long, env = "AV_CLIENT_CERT_HEADER", value_name = "NAME")]
         client_cert_header: Option<String>,
@@ -432,6 +435,7 @@ fn execute(command: Command, account: Option<&Account>) -> Result<ExitCode, Fail
             connections,
             behind_tls,
             public_url,
+            hosts,
             client_cert_header,
             metrics_token,
             upkeep,
@@ -451,6 +455,7 @@ fn execute(command: Command, account: Option<&Account>) -> Result<ExitCode, Fail
                 public_url: public_url
                     .map(|url| url.trim_end_matches('/').to_owned())
                     .filter(|url| !url.is_empty()),
+                hosts,
             };
             let certificates =
                 ClientCertificates::by_header(client_cert_header).map_err(Failure::new)?;

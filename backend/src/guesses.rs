@@ -172,6 +172,16 @@ impl Guesses {
         }
     }
 
+    /// Whether a token may be looked up, as far as is known without the
+    /// database.
+    pub(crate) fn may_look_up(&self, from: Option<IpAddr>, token: &str) -> bool {
+        is_made(token)
+            || self
+                .lock()
+                .right
+                .contains_key(&(Sender::of(from), TokenDigest::of(token)))
+    }
+
     /// Remembers that a sender is blocked, and answers so.
     fn block(&self, from: Option<IpAddr>, seconds: i64) -> Answer {
         let seconds = u64::try_from(seconds).unwrap_or(1);

@@ -12,6 +12,7 @@
 //! | [`admin`] | the administrator's API and pages, and who gets in |
 //! | [`http`] | routing, authorization and limits |
 //! | `guesses` | wrong tokens, counted by the sender from which they come |
+//! | `known` | tokens that were right, by whose they are |
 //! | `news` | lines of the log that would come again and again |
 //! | [`config`] | a site's configuration, its hash and its cache |
 //! | [`import_python`] | the Python system's data, taken over |
@@ -34,6 +35,7 @@ mod guesses;
 pub mod http;
 pub mod import_python;
 pub mod ingest;
+mod known;
 mod news;
 pub mod notify;
 pub mod reach;

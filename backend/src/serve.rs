@@ -11,9 +11,10 @@ use crossbeam_channel::RecvTimeoutError;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::admin::{Admin, Settings, random_hex};
+use crate::admin::{Settings, random_hex};
 use crate::config::{Configs, watch};
 use crate::http::{App, ClientCertificates, ListenError, Listener, Server};
+use crate::known::Known;
 use crate::notify;
 use crate::reach::Reach;
 use crate::stop::Stop;
@@ -28,6 +29,8 @@ const END_LIMIT: Duration = Duration::from_millis(1500);
 const MIGRATE_EVERY: Duration = Duration::from_millis(500);
 /// One for each thread of the upkeep.
 const UPKEEP_CONNECTIONS: usize = 3;
+/// Between two reads of the tokens that are known.
+const KNOWN_EVERY: Duration = Duration::from_secs(60);
 /// Between two tries of a migration that waiting does not mend.
 const BLOCKED_EVERY: Duration = Duration::from_secs(10);
 /// Between two looks at what the service manager is to be told.
@@ -88,7 +91,7 @@ pub fn serve(
 ) -> Result<(), ServeError> {
     threads::log_panics();
     let workers = listening.workers;
-    let edge = Listener::bind(&listening.address)?.open(listening.connections)?;
+    let (edge, reactor) = Listener::bind(&listening.address)?.open(listening.connections)?;
     let address = edge.address();
 
     // Fewer connections than workers: where the database hangs in the middle
@@ -98,11 +101,10 @@ pub fn serve(
     let store = Arc::new(Store::new(connector, workers.saturating_sub(2)));
     let configs = Arc::new(Configs::new(store.clone()));
     let public_url = settings.public_url.clone();
-    let admin = Admin::new(store.clone(), settings);
     let app = Arc::new(App::new(
         store.clone(),
         configs.clone(),
-        admin,
+        settings,
         edge.clone(),
         listening.certificates.clone(),
     ));
@@ -143,6 +145,7 @@ pub fn serve(
         )?);
     }
     let (panicked, keep_stop, kept) = (app.clone(), stop.clone(), store.clone());
+    let known = app.known();
     running.push(threads::spawn(
         "keeper",
         move || panicked.note_panic(),
@@ -150,7 +153,7 @@ pub fn serve(
         &progress,
         move || {
             let invite = |store: &Store| invite(store, public_url.as_deref(), address);
-            keep(&kept, &addresses, invite, &keep_stop);
+            keep(&kept, &addresses, invite, &known, &keep_stop);
         },
     )?);
     let (panicked, watch_stop) = (app.clone(), stop.clone());
@@ -161,7 +164,7 @@ pub fn serve(
         &progress,
         move || watch(&configs, &watch_stop),
     )?);
-    let server = Server::start(&edge, &app, workers, &stop, &ended, &progress)?;
+    let server = Server::start(&edge, reactor, &app, workers, &stop, &ended, &progress)?;
     log::info!(
         "av-backend {} listens on {address}, database {place}",
         env!("CARGO_PKG_VERSION")
@@ -203,7 +206,7 @@ pub fn serve(
     };
     watchdog.stopping();
     stop.set();
-    running.extend(server.unblock());
+    running.extend(server.close());
     let deadline = Instant::now() + END_LIMIT;
     for thread in running {
         while !thread.is_finished() && Instant::now() < deadline {
@@ -247,10 +250,17 @@ fn status(condition: &Condition, addresses: &str) -> String {
 
 /// Brings the schema up to date as soon as there is a database, and again
 /// where it was made anew; keeps the history's partitions ahead of time.
-fn keep(store: &Store, addresses: &str, invite: impl Fn(&Store) -> bool, stop: &Stop) {
+fn keep(
+    store: &Store,
+    addresses: &str,
+    invite: impl Fn(&Store) -> bool,
+    known: &Known,
+    stop: &Stop,
+) {
     let mut said = String::new();
     let mut kept_at: Option<Instant> = None;
     let mut swept_at: Option<Instant> = None;
+    let mut known_at: Option<Instant> = None;
     let mut invited = false;
     loop {
         if !store.is_ready() {
@@ -279,6 +289,12 @@ fn keep(store: &Store, addresses: &str, invite: impl Fn(&Store) -> bool, stop: &
         }
         if store.is_ready() && !invited {
             invited = invite(store);
+        }
+        if store.is_ready() && known_at.is_none_or(|at| at.elapsed() >= KNOWN_EVERY) {
+            match known.load(store) {
+                Ok(()) => known_at = Some(Instant::now()),
+                Err(error) => log::debug!("the known tokens are not read: {error}"),
+            }
         }
         if store.is_ready() && kept_at.is_none_or(|at| at.elapsed() >= HOUSEKEEPING_EVERY) {
             said.clear();

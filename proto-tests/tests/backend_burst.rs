@@ -29,7 +29,7 @@ fn start() -> (Backend, String) {
 
 fn ask(connection: &mut TcpStream) {
     connection
-        .write_all(b"GET /static/icon.svg HTTP/1.1\r\nHost: test\r\n\r\n")
+        .write_all(b"GET /static/icon.svg HTTP/1.1\r\nHost: localhost\r\n\r\n")
         .unwrap();
 }
 

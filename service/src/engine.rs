@@ -72,7 +72,8 @@ impl<T> Inbox<T> {
         }
     }
 
-    fn wake(&self) {
+    /// Wakes the engine without giving it anything.
+    pub fn wake(&self) {
         if let Err(error) = self.waker.wake() {
             log::error!("❌ A thread could not be woken: {error}");
         }

@@ -94,12 +94,13 @@ Watches a site's audio-visual equipment and reports to the backend.
 It is set by environment variables: AGENT_CONFIG (the configuration file,
 default /agent/config/config.json; commands take the variables of the installed
 service where AGENT_CONFIG is not set), CONFIG_SYNC_INTERVAL_MIN (default 5),
-AV_PAGE_LISTEN (status page, default 0.0.0.0:8080), AV_STATE_DIR (default:
-state beside the configuration file), AV_FIRST_SYNC_S (default 10),
-AV_SPOOL_MAX_MB (default 256), AV_SPOOL_MAX_DAYS (default 30), AV_CA_FILE
-(authorities for TLS, default: the system's), AV_CLIENT_CERT and
-AV_CLIENT_KEY (default none), AV_PJLINK_NOTICES (where notices of projectors
-are heard, default none), AV_HANG_S (default 300) and RUST_LOG (default info).
+AV_PAGE_LISTEN (status page, default 0.0.0.0:8080), AV_PAGE_HOSTS (further
+names under which it is opened, default none), AV_STATE_DIR (default: state
+beside the configuration file), AV_FIRST_SYNC_S (default 10), AV_SPOOL_MAX_MB
+(default 256), AV_SPOOL_MAX_DAYS (default 30), AV_CA_FILE (authorities for TLS,
+default: the system's), AV_CLIENT_CERT and AV_CLIENT_KEY (default none),
+AV_PJLINK_NOTICES (where notices of projectors are heard, default none),
+AV_HANG_S (default 300) and RUST_LOG (default info).
 
 Usage: av-agent
        av-agent <COMMAND>

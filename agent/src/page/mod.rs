@@ -13,29 +13,26 @@ pub(crate) use times::{local, span, with_age};
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use av_service::http::{Arrival, Edge, Limits, TooManyStuck};
-use av_service::progress;
+use av_service::http::{
+    Admission, Admit, Answer, Class, Edge, Hosts, Limits, Method, Queues, Reactor, Request,
+};
 use crossbeam_channel::Sender;
-use tiny_http::{Header, Method, Request, Response};
 
 use crate::clock::Clock;
 use crate::config::ConfigHandle;
 use crate::driver::Drivers;
 use crate::snapshot::Snapshots;
-use crate::supervisor::{Health, Stop, stopped};
+use crate::supervisor::Health;
 
-/// Each has a thread, of which the agent has 64 in all.
-const CONNECTIONS: usize = 24;
-/// So many requests that claim more than memory holds are answered before the
-/// page must close.
-const STUCK_MAX: usize = 8;
-/// An agent that has run for less does not start anew to open its page again.
-const CLOSED_WITHIN: Duration = Duration::from_secs(3600);
-/// How often the edge is looked after: each time costs a connection.
-const GUARD_EVERY: Duration = Duration::from_secs(1);
+/// Maximum open connections.
+const CONNECTIONS: usize = 32;
+/// Requests that wait for one of the page's threads.
+const WAITING: usize = 32;
+/// Between two sweeps, and two polls, that are asked for here, whoever asks.
+const ASKED_EVERY: Duration = Duration::from_secs(15);
 
 /// What the pages are made from.
 #[derive(Debug, Clone)]
@@ -58,105 +55,116 @@ pub struct Sources {
     pub fallback: Option<String>,
 }
 
-/// The page's parts. Clones answer from the same listener, so that one slow
-/// reader does not hold up the rest.
+/// What "Sync now" and "Sweep now" ask for. Clones share when it was asked for
+/// last.
+#[derive(Debug, Clone)]
+pub struct Wish {
+    now: Sender<()>,
+    asked: Arc<Mutex<Option<Instant>>>,
+}
+
+impl Wish {
+    /// A wish that is told here.
+    #[must_use]
+    pub fn new(now: Sender<()>) -> Self {
+        Self {
+            now,
+            asked: Arc::default(),
+        }
+    }
+
+    /// Asks for it.
+    ///
+    /// # Errors
+    /// How long to wait where it was asked for a moment ago.
+    fn ask(&self, now: Instant) -> Result<(), Duration> {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = *asked {
+            let left = ASKED_EVERY.saturating_sub(now.saturating_duration_since(at));
+            if !left.is_zero() {
+                return Err(left);
+            }
+        }
+        *asked = Some(now);
+        // A full channel: one is asked for already.
+        let _ = self.now.try_send(());
+        Ok(())
+    }
+}
+
+/// The page's parts. Clones answer requests of the same edge.
 #[derive(Clone)]
 pub struct Page {
-    /// The listener.
+    /// Where requests come from.
     pub edge: Edge,
     /// What the pages are made from.
     pub sources: Sources,
     /// Asks `sync` for a poll.
-    pub sync_now: Sender<()>,
+    pub sync_now: Wish,
     /// Asks the collector for a sweep.
-    pub sweep_now: Sender<()>,
-    /// The stop signal.
-    pub stop: Stop,
+    pub sweep_now: Wish,
 }
 
-/// Opens the page's listener.
+/// Opens the page's listener. The reactor is to run on a thread.
 ///
 /// # Errors
 /// When the address cannot be had.
-pub fn listen(address: SocketAddr) -> io::Result<Edge> {
+pub fn listen(address: SocketAddr) -> io::Result<(Edge, Reactor)> {
     let limits = Limits {
         connections: CONNECTIONS,
-        stuck: STUCK_MAX,
         ..Limits::default()
     };
+    let queues = Queues {
+        health: 0,
+        agent: 0,
+        person: 0,
+        stranger: WAITING,
+    };
     TcpListener::bind(address)
-        .and_then(|socket| Edge::open(socket, limits))
+        .and_then(|socket| Edge::open(socket, limits, queues))
         .map_err(|error| io::Error::other(format!("{address}: {error}")))
 }
 
-/// Looks after the listener until the stop signal.
-pub fn guard(edge: &Edge, stop: &Stop) {
-    let waits = |pause| {
-        progress::waits();
-        stopped(stop, pause)
-    };
-    if let Err(error) = edge.guard(GUARD_EVERY, waits) {
-        log::error!("❌ Status page: nobody looks after its connections: {error}");
+/// Answers at once what costs nothing, and refuses names that are a stranger's.
+#[derive(Debug)]
+pub struct Gate {
+    /// The names under which the page answers.
+    pub hosts: Hosts,
+}
+
+impl Admit for Gate {
+    fn admit(&self, request: &Request) -> Admission {
+        if !self.hosts.knows(request.host()) {
+            let text = "this page does not answer to that name: open it by the agent's address, or \
+                        name it in AV_PAGE_HOSTS";
+            return Admission::Answer(secured(error(421, text)));
+        }
+        match (request.method(), path_of(request)) {
+            (Method::Get | Method::Head, "/style.css") => Admission::Answer(secured(style())),
+            (Method::Get | Method::Head, "/health") => Admission::Answer(secured(health())),
+            _ => Admission::Queue(Class::Stranger),
+        }
     }
 }
 
 impl Page {
-    /// Answers until the stop signal, or until the agent must start anew.
+    /// Answers until the edge is closed.
     pub fn run(&mut self) {
-        while !stopped(&self.stop, Duration::ZERO) {
-            progress::moves();
-            let served = match self.edge.recv() {
-                Ok(Some(arrival)) => {
-                    let response = self.answer(&arrival);
-                    arrival.respond(secured(response))
-                }
-                Ok(None) => Ok(()),
-                Err(stuck) => Err(stuck),
-            };
-            if let Err(problem) = served {
-                self.close(problem);
-                return;
-            }
+        while let Some(exchange) = self.edge.next(&[Class::Stranger]) {
+            let answer = self.answer(exchange.request());
+            exchange.respond(secured(answer));
         }
     }
 
-    /// Stays closed. Whoever reaches the page can bring it to this, and is not
-    /// to take the watching with it: only an agent that has run for long starts
-    /// anew for its page.
-    fn close(&self, problem: TooManyStuck) {
-        let left = || CLOSED_WITHIN.saturating_sub(self.sources.started.elapsed());
-        if self.edge.close() {
-            log::error!(
-                "❌ Status page: {problem}. It is closed; devices are watched, and the agent starts again in {} min",
-                left().as_secs().div_ceil(60)
-            );
-        }
-        while !left().is_zero() && !stopped(&self.stop, Duration::from_secs(1)) {
-            progress::moves();
-        }
-    }
-
-    fn answer(&self, arrival: &Arrival) -> Answer {
-        if let Err(problem) = &arrival.frame {
-            return error(400, &problem.to_string());
-        }
-        let request = &arrival.request;
-        let path = request
-            .url()
-            .split('?')
-            .next()
-            .unwrap_or_default()
-            .to_owned();
-        match (request.method(), path.as_str()) {
+    fn answer(&self, request: &Request) -> Answer {
+        match (request.method(), path_of(request)) {
             (Method::Get | Method::Head, path) => self.get(path),
-            (Method::Post, "/sync") => self.ask(request, &self.sync_now),
-            (Method::Post, "/sweep") => self.ask(request, &self.sweep_now),
+            (Method::Post, "/sync") => ask(request, &self.sync_now, "a poll of the backend"),
+            (Method::Post, "/sweep") => ask(request, &self.sweep_now, "a sweep"),
             (_, "/" | "/style.css" | "/api/status" | "/metrics" | "/health") => {
-                with(error(405, "only GET is allowed here"), "Allow", "GET, HEAD")
+                error(405, "only GET is allowed here").with("Allow", "GET, HEAD")
             }
-            (_, "/sync" | "/sweep") => {
-                with(error(405, "only POST is allowed here"), "Allow", "POST")
-            }
+            (_, "/sync" | "/sweep") => post_only(),
             _ => error(404, "there is no such page"),
         }
     }
@@ -170,53 +178,67 @@ impl Page {
                 },
                 |page| content(page, "text/html; charset=utf-8"),
             ),
-            "/style.css" => content(assets::STYLE.to_owned(), "text/css; charset=utf-8"),
+            "/style.css" => style(),
             "/api/status" => json(200, &api::status(&self.sources)),
             "/metrics" => content(
                 metrics::render(&self.sources),
                 av_proto::exposition::CONTENT_TYPE,
             ),
-            "/health" => json(200, &serde_json::json!({ "status": "ok" })),
-            "/sync" | "/sweep" => with(error(405, "only POST is allowed here"), "Allow", "POST"),
+            "/health" => health(),
+            "/sync" | "/sweep" => post_only(),
             _ => error(404, "there is no such page"),
         }
     }
+}
 
-    /// "Sync now" and "Sweep now": for this page and for tools without a
-    /// browser, and for no other site's page.
-    fn ask(&self, request: &Request, now: &Sender<()>) -> Answer {
-        let field = |name: &str| {
-            request
-                .headers()
-                .iter()
-                .find(|header| header.field.as_str().as_str().eq_ignore_ascii_case(name))
-                .map(|header| header.value.as_str())
+/// "Sync now" and "Sweep now": for this page and for tools without a browser,
+/// and for no other site's page.
+fn ask(request: &Request, wish: &Wish, what: &str) -> Answer {
+    let field = |name| request.field(name);
+    if !origin::is_same(field("Origin"), field("Sec-Fetch-Site"), field("Host")) {
+        return error(403, "this can be asked for from this page only");
+    }
+    let browser = field("Accept").is_some_and(|accept| accept.contains("text/html"));
+    if let Err(left) = wish.ask(Instant::now()) {
+        let seconds = left.as_secs_f64().ceil();
+        let text = format!("{what} was asked for a moment ago; ask again in {seconds} s");
+        let answer = match browser {
+            true => Answer::text(429, "text/plain; charset=utf-8", text),
+            false => error(429, &text),
         };
-        if !origin::is_same(field("Origin"), field("Sec-Fetch-Site"), field("Host")) {
-            return error(403, "this can be asked for from this page only");
-        }
-        // A full channel: one is asked for already.
-        let _ = now.try_send(());
-        if field("Accept").is_some_and(|accept| accept.contains("text/html")) {
-            return with(
-                json(303, &serde_json::json!({ "ok": true })),
-                "Location",
-                "/",
-            );
-        }
-        json(202, &serde_json::json!({ "ok": true }))
+        return answer.with("Retry-After", seconds.to_string());
+    }
+    let done = serde_json::json!({ "ok": true });
+    match browser {
+        true => json(303, &done).with("Location", "/"),
+        false => json(202, &done),
     }
 }
 
-type Answer = Response<io::Cursor<Vec<u8>>>;
+/// The path of a request, without its query.
+fn path_of(request: &Request) -> &str {
+    request.url().split('?').next().unwrap_or_default()
+}
 
-fn content(body: String, kind: &str) -> Answer {
-    with(Response::from_data(body), "Content-Type", kind)
+fn style() -> Answer {
+    content(assets::STYLE, "text/css; charset=utf-8")
+}
+
+fn health() -> Answer {
+    json(200, &serde_json::json!({ "status": "ok" }))
+}
+
+fn post_only() -> Answer {
+    error(405, "only POST is allowed here").with("Allow", "POST")
+}
+
+fn content(body: impl Into<Vec<u8>>, kind: &str) -> Answer {
+    Answer::text(200, kind, body)
 }
 
 fn json(status: u16, value: &impl serde::Serialize) -> Answer {
     let body = serde_json::to_string(value).unwrap_or_else(|_| "null".to_owned());
-    content(body, "application/json").with_status_code(status)
+    Answer::text(status, "application/json", body)
 }
 
 fn error(status: u16, text: &str) -> Answer {
@@ -233,15 +255,27 @@ fn secured(answer: Answer) -> Answer {
         ("X-Content-Type-Options", "nosniff"),
         ("Referrer-Policy", "no-referrer"),
         ("Cache-Control", "no-store"),
+        ("Server", "av-agent"),
     ]
     .into_iter()
-    .fold(answer, |answer, (name, value)| with(answer, name, value))
+    .fold(answer, |answer, (name, value)| answer.with(name, value))
 }
 
-/// The answer with one more header.
-fn with(answer: Answer, name: &str, value: &str) -> Answer {
-    match Header::from_bytes(name, value) {
-        Ok(header) => answer.with_header(header),
-        Err(()) => answer, // not ASCII: none of ours is
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wish_is_taken_once_in_a_while() {
+        let (now, asked) = crossbeam_channel::bounded(1);
+        let wish = Wish::new(now);
+        let start = Instant::now();
+        assert_eq!(wish.ask(start), Ok(()));
+        assert!(asked.try_recv().is_ok());
+        let later = start + Duration::from_secs(5);
+        assert_eq!(wish.clone().ask(later), Err(Duration::from_secs(10)));
+        assert!(asked.try_recv().is_err());
+        assert_eq!(wish.ask(start + ASKED_EVERY), Ok(()));
+        assert!(asked.try_recv().is_ok());
     }
 }

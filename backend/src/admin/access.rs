@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use tiny_http::Method;
+use av_service::http::Method;
+
+use av_service::http;
 
 use super::Admin;
 use super::context::{Caller, Headers, Origin, Request};
@@ -18,6 +20,14 @@ const USER_BODY_MAX: usize = 8 << 20;
 /// What every personal API token begins with, so that scanners find one that
 /// leaked.
 pub(crate) const TOKEN_PREFIX: &str = "avt_";
+
+/// A cookie in the field `Cookie`.
+fn cookie_in<'a>(field: &'a str, name: &str) -> Option<&'a str> {
+    field
+        .split(';')
+        .find_map(|pair| pair.trim().strip_prefix(name)?.strip_prefix('='))
+        .filter(|value| !value.is_empty())
+}
 
 /// Who sent a request.
 pub struct Access {
@@ -68,12 +78,17 @@ impl Admin {
                 return Err(guess.wrong(unauthorized("this API token is not known, or has ended")));
             };
             guess.right();
+            if let Some(token) = token {
+                self.known.add_person(&TokenDigest::of(token));
+            }
             return Ok(Access {
                 caller: Some(caller(identity, Origin::Api, ip, String::new())),
             });
         }
         if let Some(cookie) = self.cookie(&request.headers) {
-            if let Some(identity) = self.store.session_user(&TokenDigest::of(cookie))? {
+            let digest = TokenDigest::of(cookie);
+            if let Some(identity) = self.store.session_user(&digest)? {
+                self.known.add_person(&digest);
                 let csrf = csrf_token(cookie);
                 return Ok(Access {
                     caller: Some(caller(identity, Origin::Web, ip, csrf)),
@@ -119,6 +134,19 @@ impl Admin {
             .map(|ip| ip.to_canonical())
     }
 
+    /// The digest of the API token or the session's cookie that a request
+    /// shows.
+    pub(crate) fn shown(&self, request: &http::Request) -> Option<TokenDigest> {
+        if let Some(value) = request.field("Authorization") {
+            let (scheme, token) = value.split_once(' ')?;
+            return scheme
+                .eq_ignore_ascii_case("bearer")
+                .then(|| TokenDigest::of(token.trim()));
+        }
+        let cookie = cookie_in(request.field("Cookie")?, self.cookie_name())?;
+        Some(TokenDigest::of(cookie))
+    }
+
     /// The name of the session's cookie. With the prefix, a browser takes it
     /// over TLS only, and from this very host.
     fn cookie_name(&self) -> &'static str {
@@ -131,15 +159,7 @@ impl Admin {
 
     /// The session's cookie of a request.
     pub(super) fn cookie<'a>(&self, headers: &'a Headers) -> Option<&'a str> {
-        headers
-            .get("cookie")?
-            .split(';')
-            .find_map(|pair| {
-                pair.trim()
-                    .strip_prefix(self.cookie_name())?
-                    .strip_prefix('=')
-            })
-            .filter(|value| !value.is_empty())
+        cookie_in(headers.get("cookie")?, self.cookie_name())
     }
 
     /// The `Set-Cookie` that starts a session; `""` ends it. `Lax`: a link in

@@ -16,11 +16,11 @@
 use av_proto::FieldError;
 use av_proto::schedule::zone;
 use av_proto::secret::Secret;
+use av_service::http::Method;
 use jiff::Timestamp;
 use jiff::civil::Time;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tiny_http::Method;
 
 use super::Admin;
 use super::context::{Call, Role};

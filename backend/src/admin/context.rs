@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use tiny_http::Method;
+use av_service::http::Method;
 
 use crate::answer::Answer;
 use crate::store::actor::Actor;

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use av_proto::FieldError;
 use av_proto::schedule::zone;
 use av_proto::unknown::unknown_settings;
+use av_service::http::Method;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
-use tiny_http::Method;
 
 use super::Admin;
 use super::context::{Call, Role};

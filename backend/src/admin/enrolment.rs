@@ -2,9 +2,9 @@
 //! that an editor reads out, and the token that an agent gets for it.
 
 use av_proto::text::one_line;
+use av_service::http::Method;
 use serde::Deserialize;
 use serde_json::json;
-use tiny_http::Method;
 
 use super::context::{Call, Request};
 use super::input::{id, read_json};

@@ -2,9 +2,9 @@
 
 use av_proto::FieldError;
 use av_proto::text::one_line;
+use av_service::http::Method;
 use serde::Deserialize;
 use serde_json::json;
-use tiny_http::Method;
 
 use super::Admin;
 use super::access::{self, Access};

@@ -44,7 +44,7 @@ mod versions;
 
 use std::sync::Arc;
 
-use tiny_http::Method;
+use av_service::http::Method;
 
 pub use access::Access;
 pub(crate) use access::TOKEN_PREFIX;
@@ -54,6 +54,7 @@ pub(crate) use login::random_hex;
 
 use crate::answer::Answer;
 use crate::guesses::Guesses;
+use crate::known::Known;
 use crate::news::News;
 use crate::store::Store;
 use crate::store::sites::TokenDigest;
@@ -71,15 +72,26 @@ pub struct Settings {
     /// Who shows the token of this digest gets a series of each device from
     /// `GET /metrics`.
     pub metrics_token: Option<TokenDigest>,
+    /// Further names under which this server is asked.
+    pub hosts: Vec<String>,
+}
+
+/// Connections to the database that count wrong tokens.
+const GUESS_CONNECTIONS: usize = 2;
+
+/// A file in the program, by its name.
+pub(crate) fn file(name: &str, if_none_match: Option<&str>) -> Option<Answer> {
+    pages::file(name, if_none_match)
 }
 
 /// The administrator's routes.
 pub struct Admin {
     pub(crate) store: Arc<Store>,
     pub(crate) settings: Settings,
-    pub(crate) guesses: Guesses,
-    passwords: password::Passwords,
-    news: News,
+    pub(crate) guesses: Arc<Guesses>,
+    pub(crate) known: Arc<Known>,
+    passwords: Arc<password::Passwords>,
+    news: Arc<News>,
 }
 
 impl Admin {
@@ -87,11 +99,26 @@ impl Admin {
     #[must_use]
     pub fn new(store: Arc<Store>, settings: Settings) -> Self {
         Self {
-            guesses: Guesses::new(store.clone()),
+            // Over connections of its own: tries take none from others.
+            guesses: Arc::new(Guesses::new(Arc::new(store.beside(GUESS_CONNECTIONS)))),
             store,
             settings,
-            passwords: password::Passwords::new(),
-            news: News::default(),
+            known: Arc::default(),
+            passwords: Arc::new(password::Passwords::new()),
+            news: Arc::default(),
+        }
+    }
+
+    /// The same routes over another store. What was counted and remembered is
+    /// shared.
+    pub(crate) fn beside(&self, store: Arc<Store>) -> Self {
+        Self {
+            store,
+            settings: self.settings.clone(),
+            guesses: self.guesses.clone(),
+            known: self.known.clone(),
+            passwords: self.passwords.clone(),
+            news: self.news.clone(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! `GET /openapi.json`: the API described for programs. A test compares it
 //! with the routes.
 
-use tiny_http::Method;
+use av_service::http::Method;
 
 use super::context::Request;
 use crate::answer::Answer;

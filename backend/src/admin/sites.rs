@@ -4,11 +4,11 @@ use std::collections::HashMap;
 
 use av_proto::FieldError;
 use av_proto::schedule::zone;
+use av_service::http::Method;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use tiny_http::Method;
 
 use super::Admin;
 use super::context::{Call, Role};

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use av_service::http::Method;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tiny_http::Method;
 
 use super::Admin;
 use super::context::Call;

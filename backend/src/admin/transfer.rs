@@ -5,10 +5,10 @@ use std::net::IpAddr;
 
 use av_proto::FieldError;
 use av_proto::config::DEVICES_MAX;
+use av_service::http::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use tiny_http::Method;
 
 use super::Admin;
 use super::context::{Call, Role};

@@ -1,10 +1,10 @@
 //! Users, personal API tokens, one's own account, and the audit log.
 
 use av_proto::FieldError;
+use av_service::http::Method;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::json;
-use tiny_http::Method;
 
 use super::context::{Call, Role};
 use super::input::{check_name, id, invalid, invalid_field, number, optional_id, read_json};

@@ -7,10 +7,10 @@ mod token;
 
 use std::collections::HashMap;
 
+use av_service::http::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
-use tiny_http::Method;
 
 use super::Admin;
 use super::context::Call;

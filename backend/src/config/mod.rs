@@ -84,12 +84,15 @@ impl Configs {
             }
             None => self.ask(token)?,
         };
-        log::info!(
-            "✅ Config sync endpoint called by site {} (hash: {})",
-            one_line(&config.name),
-            config.hash.short()
-        );
+        say_polled(&config);
         Ok(config)
+    }
+
+    /// Notes a poll that was answered with what [`Configs::leased`] gave.
+    pub(crate) fn note_hit(&self, config: &SiteConfig) {
+        self.polls.note();
+        self.hits.fetch_add(1, Ordering::Relaxed);
+        say_polled(config);
     }
 
     /// The configuration of a token that may be served without asking the
@@ -177,4 +180,11 @@ impl Configs {
             }
         }
     }
+}
+fn say_polled(config: &SiteConfig) {
+    log::info!(
+        "✅ Config sync endpoint called by site {} (hash: {})",
+        one_line(&config.name),
+        config.hash.short()
+    );
 }

@@ -1,10 +1,9 @@
 //! Bodies of requests: read with a bound on size, time and number.
 
-use std::io::{self, Read};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use av_service::http::{Arrival, came_with_head};
+use av_service::http::{BodyError, Exchange};
 
 use crate::answer::Answer;
 
@@ -12,8 +11,14 @@ use crate::answer::Answer;
 pub(super) const BODY_MAX: usize = 8 << 20;
 /// How long a body may take to arrive.
 pub(super) const BODY_LIMIT: Duration = Duration::from_secs(30);
-/// So many bodies of people who are not known are read at a time.
+/// Bodies of agents that are read at a time.
+pub(super) const AGENTS: usize = 14;
+/// Bodies of those who are logged in.
+pub(super) const PEOPLE: usize = 6;
+/// Bodies of those who are not known.
 pub(super) const STRANGERS: usize = 4;
+// Of each class some workers are free.
+const _: () = assert!(AGENTS + PEOPLE + STRANGERS <= super::server::UPLOADS);
 /// How long such a body may take.
 pub(super) const STRANGER_LIMIT: Duration = Duration::from_secs(5);
 /// How long a request waits for its turn to read a body.
@@ -23,34 +28,36 @@ const WAITING_MAX: usize = 4;
 
 /// Why a body was not read.
 #[derive(Debug)]
-pub(super) enum BodyError {
-    /// More than is taken here.
-    TooLarge {
+pub(super) enum Refusal {
+    /// It did not come as it must.
+    Body {
+        error: BodyError,
         /// The most bytes that are taken.
         most: usize,
     },
-    /// It did not arrive in time.
-    TooSlow,
-    /// It ended too early, or its chunks are malformed.
-    Broken,
     /// Too many others are being read.
     Busy,
 }
 
-impl From<BodyError> for Answer {
-    fn from(error: BodyError) -> Self {
-        match error {
-            BodyError::TooLarge { most } => {
-                Self::error(413, &format!("the body is larger than {} KiB", most >> 10))
+impl From<Refusal> for Answer {
+    fn from(refusal: Refusal) -> Self {
+        let error = match refusal {
+            Refusal::Busy => {
+                return Self::error(503, "too many reports are arriving").with("Retry-After", "1");
             }
-            BodyError::TooSlow => Self::error(408, "the body did not arrive in time"),
-            BodyError::Broken => {
-                Self::error(400, "the body is cut short or its chunks are malformed")
+            Refusal::Body {
+                error: BodyError::TooLarge,
+                most,
+            } => {
+                return Self::error(413, &format!("the body is larger than {} KiB", most >> 10));
             }
-            BodyError::Busy => {
-                Self::error(503, "too many reports are arriving").with("Retry-After", "1")
-            }
-        }
+            Refusal::Body { error, .. } => error,
+        };
+        let status = match error {
+            BodyError::TooSlow => 408,
+            _ => 400,
+        };
+        Self::error(status, &error.to_string())
     }
 }
 
@@ -81,23 +88,23 @@ impl BodyTurns {
     }
 
     /// Reads the body of a request, which can have `most` bytes.
-    pub(super) fn read(&self, arrival: &mut Arrival, most: usize) -> Result<Vec<u8>, BodyError> {
-        let length = arrival.body_length();
-        if length.is_some_and(|length| length > most) {
-            return Err(BodyError::TooLarge { most });
+    pub(super) fn read(&self, exchange: &mut Exchange, most: usize) -> Result<Vec<u8>, Refusal> {
+        let too_large = |length: u64| length > most as u64;
+        if exchange.request().body_length().is_some_and(too_large) {
+            let error = BodyError::TooLarge;
+            return Err(Refusal::Body { error, most });
         }
-        // One that came with its head holds nobody up.
-        let _turn = match came_with_head(&arrival.request) {
+        // One that has come holds nobody up.
+        let _turn = match exchange.body_is_here() {
             true => None,
             false => Some(self.take()?),
         };
-        let deadline = Instant::now() + self.limit;
-        arrival.read_body(deadline, |request| {
-            read_bounded(request.as_reader(), length, most, deadline)
-        })
+        exchange
+            .read_body(most, Instant::now() + self.limit)
+            .map_err(|error| Refusal::Body { error, most })
     }
 
-    fn take(&self) -> Result<Turn<'_>, BodyError> {
+    fn take(&self) -> Result<Turn<'_>, Refusal> {
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
         if turns.free == 0 && turns.waiting < WAITING_MAX {
             turns.waiting += 1;
@@ -108,7 +115,7 @@ impl BodyTurns {
             turns.waiting -= 1;
         }
         if turns.free == 0 {
-            return Err(BodyError::Busy);
+            return Err(Refusal::Busy);
         }
         turns.free -= 1;
         Ok(Turn(self))
@@ -125,85 +132,16 @@ impl Drop for Turn<'_> {
     }
 }
 
-fn read_bounded(
-    reader: &mut dyn Read,
-    length: Option<usize>,
-    allowed: usize,
-    deadline: Instant,
-) -> Result<Vec<u8>, BodyError> {
-    // One byte more than allowed tells "too large" from "just fits".
-    let most = length.unwrap_or(allowed + 1);
-    let mut body = Vec::with_capacity(length.unwrap_or_default());
-    let mut block = [0; 16 * 1024];
-    while body.len() < most {
-        if Instant::now() > deadline {
-            return Err(BodyError::TooSlow);
-        }
-        let want = block.len().min(most - body.len());
-        match reader.read(&mut block[..want]) {
-            // Cut off by the edge, or by its sender.
-            Ok(0) if Instant::now() > deadline => return Err(BodyError::TooSlow),
-            Ok(0) => break,
-            Ok(read) => body.extend_from_slice(&block[..read]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return Err(BodyError::Broken),
-        }
-    }
-    match length {
-        None if body.len() > allowed => Err(BodyError::TooLarge { most: allowed }),
-        Some(length) if body.len() < length => Err(BodyError::Broken),
-        _ => Ok(body),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn later() -> Instant {
-        Instant::now() + Duration::from_secs(600)
-    }
-
-    #[test]
-    fn bodies_are_read_to_their_length() {
-        let text = b"0123456789".repeat(5000);
-        let mut reader = &text[..];
-        let body = read_bounded(&mut reader, Some(20_000), BODY_MAX, later()).unwrap();
-        assert_eq!(body, text[..20_000]);
-        assert_eq!(reader.len(), 30_000, "nothing past the length is read");
-        let body = read_bounded(&mut &text[..], None, BODY_MAX, later()).unwrap();
-        assert_eq!(body, text);
-    }
-
-    #[test]
-    fn what_is_cut_short_too_large_or_too_slow_is_told_apart() {
-        assert!(matches!(
-            read_bounded(&mut &b"abc"[..], Some(4), BODY_MAX, later()),
-            Err(BodyError::Broken)
-        ));
-        assert!(matches!(
-            read_bounded(&mut io::repeat(b' '), None, BODY_MAX, later()),
-            Err(BodyError::TooLarge { .. })
-        ));
-        let exact = vec![b' '; BODY_MAX];
-        assert!(read_bounded(&mut &exact[..], None, BODY_MAX, later()).is_ok());
-        assert!(matches!(
-            read_bounded(
-                &mut io::repeat(b' '),
-                Some(10),
-                BODY_MAX,
-                Instant::now() - Duration::from_millis(1)
-            ),
-            Err(BodyError::TooSlow)
-        ));
-    }
 
     #[test]
     fn a_turn_comes_back() {
         let turns = BodyTurns::new(1, BODY_LIMIT);
         drop(turns.take().ok().unwrap());
         let turn = turns.take().ok().unwrap();
-        assert!(matches!(turns.take(), Err(BodyError::Busy)));
+        assert!(matches!(turns.take(), Err(Refusal::Busy)));
         drop(turn);
         assert!(turns.take().is_ok());
     }

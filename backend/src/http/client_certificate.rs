@@ -2,7 +2,7 @@
 //! certificate that it verified, compared with the site of the token.
 
 use av_proto::text::one_line;
-use tiny_http::Request;
+use av_service::http::Request;
 
 use crate::answer::Answer;
 
@@ -40,12 +40,7 @@ impl ClientCertificates {
     /// its token. To be asked before the token has any effect.
     pub(super) fn refusal(&self, site_name: &str, request: &Request) -> Option<Answer> {
         let field = self.header.as_deref()?;
-        let given: Vec<&str> = request
-            .headers()
-            .iter()
-            .filter(|header| header.field.as_str().as_str().eq_ignore_ascii_case(field))
-            .map(|header| header.value.as_str())
-            .collect();
+        let given: Vec<&str> = request.all(field).collect();
         // Two of them: one is not the proxy's.
         let name = match given.as_slice() {
             [subject] => common_name(subject),

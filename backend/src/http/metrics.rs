@@ -90,17 +90,11 @@ pub(super) fn page(
     page.family(
         name,
         Kind::Counter,
-        "Connections closed because they held on without getting on, by reason.",
+        "Connections that this end closed, by reason.",
     );
     for (reason, count) in &edge.closed {
         page.sample(name, &[("reason", reason.name())], *count);
     }
-    page.single(
-        "av_backend_http_reopened_total",
-        Kind::Counter,
-        "How often the accepting thread had ended and was started anew.",
-        edge.reopened,
-    );
 
     let name = "av_backend_config_polls_total";
     page.family(
@@ -201,7 +195,6 @@ mod tests {
         };
         let edge = EdgeCounts {
             connections: 12,
-            reopened: 13,
             closed: vec![(Reason::SlowHead, 14)],
         };
         let counts = Counts {
@@ -219,7 +212,6 @@ mod tests {
             "av_backend_observations_total 6",
             "av_backend_unknown_devices_total 7",
             "av_backend_http_connections 12",
-            "av_backend_http_reopened_total 13",
             "av_backend_http_connections_closed_total{reason=\"slow_head\"} 14",
             "av_backend_database_up 1",
             "av_backend_sites 8",

@@ -1,9 +1,9 @@
 //! The HTTP server: routing, authorization and limits, and nothing else.
 
+mod admission;
 mod body;
 mod client_certificate;
 mod devices;
-mod lead;
 mod metrics;
 mod pages;
 mod series;
@@ -13,48 +13,57 @@ mod suggestions;
 mod target;
 mod token;
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use av_proto::text::{excerpt, one_line};
-use av_service::http::{Arrival, Edge, TooManyStuck};
+use av_service::http::{Class, Edge, Exchange, Hosts, Method, Request};
 use jiff::Timestamp;
 use serde_json::json;
-use tiny_http::{Method, Request};
 
 pub use client_certificate::ClientCertificates;
 pub use server::{ListenError, Listener, Server};
 
-use crate::admin::{Admin, Headers, Request as AdminRequest, TOKEN_PREFIX};
+use crate::admin::{Admin, Headers, Request as AdminRequest, Settings, TOKEN_PREFIX};
 use crate::answer::Answer;
 use crate::config::{ConfigError, Configs};
 use crate::guesses::Guess;
 use crate::ingest::{Ingest, IngestError};
+use crate::known::Known;
 use crate::news::News;
 use crate::store::reports::Outcome;
 use crate::store::sites::{Site, TokenDigest};
 use crate::store::{Condition, Store, StoreError};
 use crate::url::Query;
-use body::{BODY_LIMIT, BODY_MAX, BodyTurns, STRANGER_LIMIT, STRANGERS};
+use body::{AGENTS, BODY_LIMIT, BODY_MAX, BodyTurns, PEOPLE, STRANGER_LIMIT, STRANGERS};
 use devices::Wanted;
-use lead::Lead;
 use metrics::Counters;
 use pages::Pages;
 use series::Series;
 use site_token::{CHALLENGE, presented};
 use target::{Target, none_match};
 
+/// Connections to the database for those who are logged in.
+const PEOPLE_CONNECTIONS: usize = 4;
+/// And for those who are not known.
+const STRANGER_CONNECTIONS: usize = 2;
+
 /// What the routes work with.
 pub struct App {
     store: Arc<Store>,
     configs: Arc<Configs>,
     ingest: Ingest,
-    admin: Admin,
+    /// For those who are logged in.
+    people: Admin,
+    /// For those who are not known: over connections of its own to the database.
+    strangers: Admin,
     counters: Counters,
-    turns: BodyTurns,
+    agent_turns: BodyTurns,
+    person_turns: BodyTurns,
     /// For those who are not known: they hold few threads, and not for long.
-    strangers: BodyTurns,
+    stranger_turns: BodyTurns,
+    hosts: Hosts,
     edge: Edge,
     certificates: ClientCertificates,
     news: News,
@@ -66,22 +75,36 @@ impl App {
     pub fn new(
         store: Arc<Store>,
         configs: Arc<Configs>,
-        admin: Admin,
+        settings: Settings,
         edge: Edge,
         certificates: ClientCertificates,
     ) -> Self {
+        let people = Arc::new(store.beside(PEOPLE_CONNECTIONS));
+        let strangers = Arc::new(store.beside(STRANGER_CONNECTIONS));
+        let public = settings.public_url.as_deref().and_then(authority);
+        let hosts = Hosts::new(settings.hosts.iter().cloned().chain(public));
+        let people = Admin::new(people, settings);
         Self {
             ingest: Ingest::new(store.clone()),
             store,
             configs,
-            admin,
+            strangers: people.beside(strangers),
+            people,
+            hosts,
             counters: Counters::default(),
-            turns: BodyTurns::new(server::UPLOADS - STRANGERS, BODY_LIMIT),
-            strangers: BodyTurns::new(STRANGERS, STRANGER_LIMIT),
+            agent_turns: BodyTurns::new(AGENTS, BODY_LIMIT),
+            person_turns: BodyTurns::new(PEOPLE, BODY_LIMIT),
+            stranger_turns: BodyTurns::new(STRANGERS, STRANGER_LIMIT),
             edge,
             certificates,
             news: News::default(),
         }
+    }
+
+    /// The tokens that were right.
+    #[must_use]
+    pub(crate) fn known(&self) -> Arc<Known> {
+        self.people.known.clone()
     }
 
     /// Notes that a thread failed and was started again.
@@ -91,47 +114,46 @@ impl App {
 
     /// Answers one request. A panic on the way is logged by the panic hook,
     /// counted, and answered with 500.
-    fn serve(&self, mut arrival: Arrival, lead: &Lead<'_>) -> Result<(), TooManyStuck> {
-        let target = Target::parse(arrival.request.url());
+    fn serve(&self, mut exchange: Exchange) {
+        let target = Target::parse(exchange.request().url());
+        let answer = catch_unwind(AssertUnwindSafe(|| self.answer(&target, &mut exchange)))
+            .unwrap_or_else(|_| {
+                self.note_panic();
+                Answer::error(500, "an error in this program; the log says what")
+            });
+        self.note_answer(exchange.request(), &target, &answer);
+        exchange.respond(answer.into_http());
+    }
+
+    fn note_answer(&self, request: &Request, target: &Target, answer: &Answer) {
         let route = target.route();
-        if arrival.frame.is_err() || !self.is_quick(&target, &arrival.request) {
-            lead.pass();
-        }
-        let answer = catch_unwind(AssertUnwindSafe(|| match arrival.frame {
-            Ok(()) => self.answer(&target, &mut arrival),
-            Err(error) => Answer::error(400, &error.to_string()),
-        }))
-        .unwrap_or_else(|_| {
-            self.note_panic();
-            Answer::error(500, "an error in this program; the log says what")
-        });
         self.counters.answered(route, answer.status);
-        log::debug!("{} {route}: {}", arrival.request.method(), answer.status);
-        arrival.respond(answer.into_response())
+        log::debug!("{} {route}: {}", request.method(), answer.status);
     }
 
-    /// Whether this is a poll whose answer is that nothing changed, and is in
-    /// memory.
-    fn is_quick(&self, target: &Target, request: &Request) -> bool {
-        let token = match target {
-            Target::Config(token) => Some(token.as_str()),
-            Target::ConfigByHeader => presented(request),
-            _ => None,
-        };
-        let (Some(token), Some(known)) = (token, header(request, "If-None-Match")) else {
-            return false;
-        };
-        self.configs
-            .leased(&TokenDigest::of(token))
-            .is_some_and(|config| none_match(known, config.hash.as_str()))
+    /// The turns in which a class reads bodies.
+    fn turns_of(&self, class: Class) -> &BodyTurns {
+        match class {
+            Class::Agent => &self.agent_turns,
+            Class::Person => &self.person_turns,
+            Class::Health | Class::Stranger => &self.stranger_turns,
+        }
     }
 
-    fn answer(&self, target: &Target, arrival: &mut Arrival) -> Answer {
-        let request = &arrival.request;
+    /// The administrator's routes for a class.
+    fn admin_of(&self, class: Class) -> &Admin {
+        match class {
+            Class::Stranger => &self.strangers,
+            Class::Health | Class::Agent | Class::Person => &self.people,
+        }
+    }
+
+    fn answer(&self, target: &Target, exchange: &mut Exchange) -> Answer {
+        let request = exchange.request();
         // Whatever the path: no agent changes anything.
         let by_agent = is_change(request.method())
             && (matches!(target, Target::BelowConfig(_))
-                || header(request, "X-Site-Token").is_some());
+                || request.field("X-Site-Token").is_some());
         if by_agent && !target.is_api() {
             return self.not_allowed(request, target, target.allow().unwrap_or("GET, HEAD"));
         }
@@ -149,15 +171,15 @@ impl App {
                     Answer::error(401, "there is no site token").with("WWW-Authenticate", CHALLENGE)
                 }
             }),
-            Target::Ingest => self.ingest(arrival),
-            Target::Suggestions => self.suggestions(arrival),
+            Target::Ingest => self.ingest(exchange),
+            Target::Suggestions => self.suggestions(exchange),
             Target::RenewToken => self.renew_token(request),
             Target::Devices(query) => self
                 .devices(request, query)
                 .unwrap_or_else(|refusal| refusal),
             Target::Health => self.health(),
             Target::Metrics => self.metrics(request),
-            Target::Admin(path, query) => self.admin(path, query, arrival),
+            Target::Admin(path, query) => self.admin(path, query, exchange),
             Target::BelowConfig(_) | Target::Unknown => Answer::error(404, "there is nothing here"),
         }
     }
@@ -215,15 +237,14 @@ impl App {
 
     /// A token with which this request may try to open a site.
     fn guess<'a>(&'a self, request: &Request, token: &'a str) -> Result<Guess<'a>, Answer> {
-        let forwarded_for = request
-            .headers()
-            .iter()
-            .rev()
-            .find(|header| header.field.equiv("X-Forwarded-For"))
-            .map(|header| header.value.as_str());
-        let peer = request.remote_addr().map(SocketAddr::ip);
-        let from = self.admin.sender_of(forwarded_for, peer);
-        self.admin.guesses.begin(from, token)
+        self.people.guesses.begin(self.sender(request), token)
+    }
+
+    /// The address from which a request comes.
+    fn sender(&self, request: &Request) -> Option<IpAddr> {
+        let forwarded_for = request.all("X-Forwarded-For").next_back();
+        self.people
+            .sender_of(forwarded_for, Some(request.peer().ip()))
     }
 
     /// The site that the token of a request opens.
@@ -238,6 +259,7 @@ impl App {
                     return Err(refusal);
                 }
                 self.ingest.note_use(token, state);
+                self.people.known.add_agent(&TokenDigest::of(token));
                 guess.right();
                 Ok(site)
             }
@@ -296,9 +318,11 @@ impl App {
             }
         };
         guess.right();
+        self.people.known.add_agent(&TokenDigest::of(token));
         let hash = config.hash.as_str();
-        let unchanged =
-            header(request, "If-None-Match").is_some_and(|header| none_match(header, hash));
+        let unchanged = request
+            .field("If-None-Match")
+            .is_some_and(|known| none_match(known, hash));
         let answer = match unchanged {
             true => Answer::unchanged(),
             false => Answer::shared_json(200, config.body.clone()),
@@ -311,12 +335,12 @@ impl App {
         }
     }
 
-    fn ingest(&self, arrival: &mut Arrival) -> Answer {
-        let site = match self.authorize(&arrival.request) {
+    fn ingest(&self, exchange: &mut Exchange) -> Answer {
+        let site = match self.authorize(exchange.request()) {
             Ok(site) => site,
             Err(refusal) => return refusal,
         };
-        let body = match self.turns.read(arrival, BODY_MAX) {
+        let body = match self.turns_of(exchange.class()).read(exchange, BODY_MAX) {
             Ok(body) => body,
             Err(error) => return error.into(),
         };
@@ -348,12 +372,12 @@ impl App {
         }
     }
 
-    fn suggestions(&self, arrival: &mut Arrival) -> Answer {
-        let site = match self.authorize(&arrival.request) {
+    fn suggestions(&self, exchange: &mut Exchange) -> Answer {
+        let site = match self.authorize(exchange.request()) {
             Ok(site) => site,
             Err(refusal) => return refusal,
         };
-        let body = match self.turns.read(arrival, BODY_MAX) {
+        let body = match self.turns_of(exchange.class()).read(exchange, BODY_MAX) {
             Ok(body) => body,
             Err(error) => return error.into(),
         };
@@ -367,24 +391,21 @@ impl App {
         })
     }
 
-    fn admin(&self, path: &[String], query: &Query, arrival: &mut Arrival) -> Answer {
-        let request = &arrival.request;
-        let wanted = admin_request(request, path, query);
-        // Nobody's body is read who may not do anything with it.
-        let access = match self.admin.admit(&wanted) {
+    fn admin(&self, path: &[String], query: &Query, exchange: &mut Exchange) -> Answer {
+        let admin = self.admin_of(exchange.class());
+        let wanted = admin_request(exchange.request(), path, query);
+        // Authorize before reading the body.
+        let access = match admin.admit(&wanted) {
             Ok(access) => access,
-            Err(refusal) => return self.admin.as_page(&wanted, refusal),
+            Err(refusal) => return admin.as_page(&wanted, refusal),
         };
-        let turns = match access.is_known() {
-            true => &self.turns,
-            false => &self.strangers,
-        };
-        let body = match turns.read(arrival, access.body_max()) {
+        let turns = self.turns_of(exchange.class());
+        let body = match turns.read(exchange, access.body_max()) {
             Ok(body) => body,
             Err(error) => return error.into(),
         };
-        let answer = self.admin.answer(&wanted, &access, &body);
-        self.admin.as_page(&wanted, answer)
+        let answer = admin.answer(&wanted, &access, &body);
+        admin.as_page(&wanted, answer)
     }
 
     /// To a site's token its own site, to a user all of them.
@@ -394,7 +415,7 @@ impl App {
             _ => {
                 let path = ["devices".to_owned()];
                 let wanted = admin_request(request, &path, query);
-                if !self.admin.admit(&wanted)?.is_known() {
+                if !self.people.admit(&wanted)?.is_known() {
                     return Err(Answer::error(
                         401,
                         "log in, or send an API token or the site's own token",
@@ -408,7 +429,7 @@ impl App {
         let site = match (&own, &wanted.site) {
             (None, None) => None,
             (Some(own), None) => Some(own.id),
-            (None, Some(text)) => match self.store.site_by_name_or_id(text)? {
+            (None, Some(text)) => match self.people.store.site_by_name_or_id(text)? {
                 Some(site) => Some(site.id),
                 None => return Err(Answer::error(404, "site: there is no such site")),
             },
@@ -420,7 +441,7 @@ impl App {
                 return Err(Answer::error(403, "site: this token is another site's"));
             }
         };
-        Ok(devices::answer(&self.store, site, &wanted))
+        Ok(devices::answer(&self.people.store, site, &wanted))
     }
 
     fn health(&self) -> Answer {
@@ -466,7 +487,7 @@ impl App {
                     Ok(guess) => guess,
                     Err(blocked) => return blocked,
                 };
-                let known = self.admin.settings.metrics_token.as_ref();
+                let known = self.people.settings.metrics_token.as_ref();
                 if known != Some(&TokenDigest::of(token)) {
                     let said = match known {
                         Some(_) => "this is not the token of AV_METRICS_TOKEN",
@@ -479,7 +500,7 @@ impl App {
                 true
             }
         };
-        let counts = match self.store.counts() {
+        let counts = match self.people.store.counts() {
             Ok(counts) => Some(counts),
             Err(
                 StoreError::Unavailable(_)
@@ -503,7 +524,7 @@ impl App {
         if !with_series || counts.is_none() {
             return Answer::text(content_type, page);
         }
-        let mut series = Series::new(self.store.clone());
+        let mut series = Series::new(self.people.store.clone());
         Answer::stream(
             content_type,
             Pages::new(page.into_bytes(), move |text: &mut Vec<u8>| {
@@ -515,13 +536,8 @@ impl App {
 
 /// A request as the administrator's part knows it.
 fn admin_request<'a>(request: &Request, path: &'a [String], query: &'a Query) -> AdminRequest<'a> {
-    let headers = Headers::new(
-        request
-            .headers()
-            .iter()
-            .map(|header| (header.field.as_str().as_str(), header.value.as_str())),
-    );
-    let peer = request.remote_addr().map(SocketAddr::ip);
+    let headers = Headers::new(request.fields());
+    let peer = Some(request.peer().ip());
     AdminRequest::new(request.method(), path, query, headers, peer)
 }
 
@@ -540,15 +556,13 @@ fn refused(error: &IngestError) -> Answer {
     }
 }
 
+/// The host, and the port where it has one, of a public address.
+fn authority(url: &str) -> Option<String> {
+    let (_, rest) = url.split_once("://")?;
+    rest.split('/').next().map(str::to_owned)
+}
+
 /// Whether a method is one that changes what is at a path.
 fn is_change(method: &Method) -> bool {
     matches!(method, Method::Put | Method::Patch | Method::Delete)
-}
-
-fn header<'a>(request: &'a Request, name: &'static str) -> Option<&'a str> {
-    request
-        .headers()
-        .iter()
-        .find(|header| header.field.equiv(name))
-        .map(|header| header.value.as_str())
 }

@@ -1,16 +1,15 @@
 //! The listening socket and the fixed pool of worker threads.
 
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use av_service::http::{Edge, Limits};
-use av_service::progress::{self, Progress};
+use av_service::http::{Class, Edge, Limits, Queues, Reactor};
+use av_service::progress::Progress;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use super::App;
-use super::lead::Leads;
 use crate::stop::Stop;
 use crate::threads::Ended;
 
@@ -64,22 +63,22 @@ impl Listener {
         self.address
     }
 
-    /// Takes connections, at most so many at a time.
+    /// Takes connections, at most this number at a time.
     ///
     /// # Errors
     /// [`ListenError::Start`].
-    pub fn open(self, connections: usize) -> Result<Edge, ListenError> {
+    pub fn open(self, connections: usize) -> Result<(Edge, Reactor), ListenError> {
         let limits = Limits {
             connections,
             ..Limits::default()
         };
-        Edge::open(self.socket, limits).map_err(|error| ListenError::Start(error.to_string()))
+        Edge::open(self.socket, limits, QUEUES)
+            .map_err(|error| ListenError::Start(error.to_string()))
     }
 }
 
-/// Linux hands these options on to each accepted connection, and tiny_http
-/// gives no other way to set them: a client that is gone without a word must
-/// not keep a worker. One that takes nothing any more is the edge's business.
+/// Linux hands these options on to each accepted connection: a client that is
+/// gone without a word must not keep a connection for good.
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
@@ -99,12 +98,19 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// So many more threads than requests are answered at a time: as many bodies
-/// may be on their way, and a sender that stalls holds none of the others.
+/// How many requests wait for a worker. Each holds its connection and at most
+/// 32 KiB.
+const QUEUES: Queues = Queues {
+    health: 16,
+    agent: 1024,
+    person: 256,
+    stranger: 64,
+};
+/// More workers than requests are worked on at a time: as many bodies may be on
+/// their way, and a sender that stalls holds none of the others.
 pub(super) const UPLOADS: usize = 24;
-/// How often the edge is looked after. A connection lies in tiny_http's queue
-/// no longer than that.
-const GUARD_EVERY: Duration = Duration::from_millis(200);
+/// Workers for what must be answered while all else is full.
+const HEALTH_WORKERS: usize = 2;
 
 /// The running server.
 pub struct Server {
@@ -113,13 +119,15 @@ pub struct Server {
 }
 
 impl Server {
-    /// Answers so many requests at a time until `stop` is set. `ended` is told
-    /// when the server cannot go on, and `progress` shows whether it does.
+    /// Works on this number of requests at a time until [`Server::close`].
+    /// `ended` is told when the server cannot go on, and `progress` shows
+    /// whether it does.
     ///
     /// # Errors
     /// [`ListenError::Start`].
     pub fn start(
         edge: &Edge,
+        reactor: Reactor,
         app: &Arc<App>,
         workers: usize,
         stop: &Arc<Stop>,
@@ -127,36 +135,45 @@ impl Server {
         progress: &Progress,
     ) -> Result<Self, ListenError> {
         let refused = |error: std::io::Error| ListenError::Start(error.to_string());
-        let (guarded, panicked) = (edge.clone(), app.clone());
-        let (guard_stop, guard_ended) = (stop.clone(), ended.clone());
-        let guard = crate::threads::spawn(
-            "http-guard",
-            move || panicked.note_panic(),
-            stop.clone(),
-            progress,
-            move || {
-                if let Err(error) = guarded.guard(GUARD_EVERY, |pause| guard_stop.wait(pause)) {
-                    guard_ended.because(&format!("/proc/self/fd: {error}"));
-                }
-            },
-        )
-        .map_err(refused)?;
-        let mut threads = vec![guard];
-        let leads = Arc::<Leads>::default();
-        for number in 1..=workers.max(1) + UPLOADS {
-            let (edge, app, leads) = (edge.clone(), app.clone(), leads.clone());
-            let (stop, ended) = (stop.clone(), ended.clone());
+        let mut threads = Vec::new();
+        let mut start = |name: &str, work: Box<dyn Fn() + Send>| {
             let panicked = app.clone();
-            threads.push(
-                crate::threads::spawn(
-                    &format!("http-{number}"),
-                    move || panicked.note_panic(),
-                    stop.clone(),
-                    progress,
-                    move || work(&edge, &app, &leads, &stop, &ended),
-                )
-                .map_err(refused)?,
-            );
+            crate::threads::spawn(
+                name,
+                move || panicked.note_panic(),
+                stop.clone(),
+                progress,
+                work,
+            )
+            .map(|thread| threads.push(thread))
+            .map_err(refused)
+        };
+        let (admit, ended) = (app.clone(), ended.clone());
+        let reactor = Mutex::new(reactor);
+        start(
+            "edge",
+            Box::new(move || {
+                let mut reactor = reactor.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Err(error) = reactor.run(&*admit) {
+                    ended.because(&format!("the HTTP server: {error}"));
+                }
+            }),
+        )?;
+        let work = |classes: &'static [Class]| {
+            let (edge, app) = (edge.clone(), app.clone());
+            Box::new(move || {
+                while let Some(exchange) = edge.next(classes) {
+                    app.serve(exchange);
+                }
+            })
+        };
+        for number in 1..=HEALTH_WORKERS {
+            start(&format!("health-{number}"), work(&[Class::Health]))?;
+        }
+        let workers = workers.max(1) + UPLOADS;
+        for number in 0..workers {
+            let name = format!("http-{}", number + 1);
+            start(&name, work(classes(number, workers)))?;
         }
         Ok(Self {
             edge: edge.clone(),
@@ -164,32 +181,42 @@ impl Server {
         })
     }
 
-    /// Wakes the threads, which end once `stop` is set.
+    /// Accepts nothing any more. The threads end once what has come is
+    /// answered.
     #[must_use]
-    pub fn unblock(self) -> Vec<JoinHandle<()>> {
-        self.edge.unblock(self.threads.len());
+    pub fn close(self) -> Vec<JoinHandle<()>> {
+        self.edge.close();
         self.threads
     }
 }
 
-fn work(edge: &Edge, app: &App, leads: &Leads, stop: &Stop, ended: &Ended) {
-    while !stop.is_set() {
-        progress::waits();
-        let lead = leads.take();
-        while !stop.is_set() && lead.listens() {
-            progress::waits();
-            let received = edge.recv();
-            progress::moves();
-            lead.serves();
-            let served = match received {
-                Ok(Some(arrival)) => app.serve(arrival, &lead),
-                Ok(None) => Ok(()),
-                Err(stuck) => Err(stuck),
+/// What a worker works on: a quarter of them for anybody, a quarter for agents
+/// alone.
+fn classes(number: usize, workers: usize) -> &'static [Class] {
+    let quarter = workers / 4;
+    if number < quarter {
+        &[Class::Agent, Class::Person, Class::Stranger]
+    } else if number < workers - quarter {
+        &[Class::Agent, Class::Person]
+    } else {
+        &[Class::Agent]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_have_a_quarter_of_the_workers_and_agents_one_of_their_own() {
+        for workers in [25, 32, 280] {
+            let serving = |class| {
+                let all = (0..workers).map(|number| classes(number, workers));
+                all.filter(|classes| classes.contains(&class)).count()
             };
-            if let Err(stuck) = served {
-                ended.because(&stuck.to_string());
-                return;
-            }
+            assert_eq!(serving(Class::Stranger), workers / 4);
+            assert_eq!(serving(Class::Person), workers - workers / 4);
+            assert_eq!(serving(Class::Agent), workers);
         }
     }
 }

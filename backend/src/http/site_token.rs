@@ -1,9 +1,8 @@
 //! The token that a site's agent presents in a header, where no proxy writes it
 //! into a log as it does with a path.
 
-use tiny_http::Request;
+use av_service::http::Request;
 
-use super::header;
 use crate::answer::Answer;
 
 /// What `WWW-Authenticate` asks for (RFC 6750, section 3).
@@ -12,7 +11,9 @@ pub(super) const CHALLENGE: &str = "Bearer realm=\"site\"";
 /// The site token of a request: `X-Site-Token`, as the contract has it, or
 /// else `Authorization: Bearer`.
 pub(super) fn presented(request: &Request) -> Option<&str> {
-    header(request, "X-Site-Token").or_else(|| bearer(header(request, "Authorization")?))
+    request
+        .field("X-Site-Token")
+        .or_else(|| bearer(request.field("Authorization")?))
 }
 
 /// The token of an `Authorization` of the scheme Bearer (RFC 6750, section

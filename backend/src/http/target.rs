@@ -1,6 +1,6 @@
 //! A request's target: which route it takes, and what stands in it.
 
-use tiny_http::Method;
+use av_service::http::Method;
 
 use crate::url::{Query, decode, segments};
 

@@ -21,6 +21,7 @@
 //! | [`reports`] | what agents report |
 //! | [`devices`] | what is known of the devices |
 //! | [`inventory`] | sites and devices as an administrator sees and changes them |
+//! | `known` | the tokens that open something |
 //! | [`transfer`] | many devices at once |
 //! | [`alerts`] | alerts and maintenance windows |
 //! | [`channels`] | channels, and the messages that wait for them |
@@ -52,6 +53,7 @@ pub mod fold;
 mod foreign;
 pub mod history;
 pub mod inventory;
+mod known;
 pub mod listen;
 mod locks;
 pub mod migrate;
@@ -79,6 +81,7 @@ use postgres::{Client, Row};
 pub use condition::Condition;
 pub use connector::{Connector, UrlError};
 pub use error::StoreError;
+pub use known::KnownTokens;
 
 use error::{describe, is_conflict, is_connection_loss, schema_is_missing};
 use pool::Pool;

@@ -33,6 +33,11 @@ impl TokenDigest {
         Self(text)
     }
 
+    /// A digest as the database keeps it.
+    pub(super) fn stored(text: String) -> Self {
+        Self(text)
+    }
+
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }

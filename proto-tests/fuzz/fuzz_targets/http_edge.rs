@@ -1,10 +1,9 @@
 //! The HTTP edge, over real connections. The first byte says how they go; what
 //! follows is cut into pieces at 0xff, and twice 0xff begins a new connection.
 //!
-//! Whatever comes: no panic but those that the edge knows, threads and
-//! descriptors are given back, others are answered, and nobody is handed a
-//! request that a second reader of the same bytes (httparse) takes for part of
-//! another, nor any behind one that was refused.
+//! Whatever comes: no panic, threads and descriptors are given back, others are
+//! answered, and no worker is handed a request that a second reader of the same
+//! bytes (httparse) takes for part of another.
 
 #![no_main]
 
@@ -16,9 +15,10 @@ use std::sync::{Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use av_service::http::{Arrival, Edge, Limits};
+use av_service::http::{
+    Admission, Admit, Answer, BodyError, Class, Edge, Exchange, Limits, Queues, Request,
+};
 use libfuzzer_sys::{Corpus, fuzz_target};
-use tiny_http::{Response, StatusCode};
 
 /// The peer does not say that it has ended: it goes after a moment's quiet.
 const HOLDS: u8 = 1;
@@ -34,17 +34,13 @@ const QUIET: Duration = Duration::from_millis(2);
 /// So long until it is a hang.
 const PATIENCE: Duration = Duration::from_secs(30);
 const BODY_MAX: usize = 1 << 20;
-/// So many inputs may cost a thread and two descriptors for good, which the
-/// edge allows until the program starts anew.
-const STICKY_MAX: usize = 20;
-const THREADS_MAX: usize = 40 + 4 * STICKY_MAX;
-const DESCRIPTORS_MAX: usize = 80 + 6 * STICKY_MAX;
+const THREADS_MAX: usize = 40;
+const DESCRIPTORS_MAX: usize = 80;
 
 /// A request as it was handed out.
 #[derive(Debug, PartialEq, Eq)]
 struct Handled {
     line: String,
-    refused: bool,
     /// Nothing where it was not read, or not to its end.
     body: Option<Vec<u8>>,
 }
@@ -54,105 +50,80 @@ fn handled() -> &'static Mutex<HashMap<SocketAddr, Vec<Handled>>> {
     HANDLED.get_or_init(Mutex::default)
 }
 
+struct Program;
+
+impl Admit for Program {
+    fn admit(&self, request: &Request) -> Admission {
+        match request.url() {
+            "/at-once" => Admission::Answer(Answer::text(200, "text/plain", "at once")),
+            _ => Admission::Queue(Class::Stranger),
+        }
+    }
+}
+
 fn edge() -> &'static Edge {
     static EDGE: OnceLock<Edge> = OnceLock::new();
     EDGE.get_or_init(|| {
-        // Before the edge's own, which passes on to this one.
         std::panic::set_hook(Box::new(|info| {
-            let place = info.location().map(std::panic::Location::file);
-            if thread::current().name().is_some()
-                || !place.is_some_and(|file| file.ends_with("/client.rs"))
-            {
-                eprintln!("{info}\n{}", std::backtrace::Backtrace::force_capture());
-                std::process::abort();
-            }
+            eprintln!("{info}\n{}", std::backtrace::Backtrace::force_capture());
+            std::process::abort();
         }));
         let limits = Limits {
             head: Duration::from_secs(2),
+            body: Duration::from_secs(2),
             idle: Duration::from_secs(3),
-            unread: 64 << 10,
-            chunked: 4 << 20,
-            stuck: 4 * STICKY_MAX,
             ..Limits::default()
         };
+        let queues = Queues {
+            health: 1,
+            agent: 1,
+            person: 1,
+            stranger: 64,
+        };
         let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-        let edge = Edge::open(socket, limits).expect("an edge");
-        for number in 0..3 {
+        let (edge, mut reactor) = Edge::open(socket, limits, queues).expect("an edge");
+        thread::spawn(move || reactor.run(&Program).expect("events"));
+        for _ in 0..2 {
             let edge = edge.clone();
-            let work = move || match number {
-                0 => edge
-                    .guard(Duration::from_millis(100), |pause| {
-                        thread::sleep(pause);
-                        false
-                    })
-                    .expect("/proc"),
-                _ => loop {
-                    if let Some((arrival, peer, place)) = take(&edge) {
-                        serve(arrival, peer, place);
-                    }
-                },
-            };
-            let name = format!("bench-{number}");
-            thread::Builder::new()
-                .name(name)
-                .spawn(work)
-                .expect("a thread");
+            thread::spawn(move || {
+                while let Some(exchange) = edge.next(&[Class::Stranger]) {
+                    serve(exchange);
+                }
+            });
         }
         edge
     })
 }
 
-/// Takes the next request, and notes it before anybody takes another.
-fn take(edge: &Edge) -> Option<(Arrival, SocketAddr, usize)> {
-    static TURN: Mutex<()> = Mutex::new(());
-    let _turn = TURN.lock().expect("no panic");
-    let arrival = edge.recv().expect("not too many are stuck")?;
-    let peer = *arrival.request.remote_addr().expect("it is TCP");
-    let line = format!("{} {}", arrival.request.method(), arrival.request.url());
+/// Notes a request; answers its place among those of its connection.
+fn note(request: &Request) -> usize {
+    let line = format!("{} {}", request.method(), request.target());
     let mut handled = handled().lock().expect("no panic");
-    let before = handled.entry(peer).or_default();
-    assert!(
-        !before.iter().any(|request| request.refused),
-        "{line:?} came behind a refused one: {before:?}"
-    );
-    let place = before.len();
-    before.push(Handled {
-        line,
-        refused: arrival.frame.is_err(),
-        body: None,
-    });
-    Some((arrival, peer, place))
+    let before = handled.entry(request.peer()).or_default();
+    before.push(Handled { line, body: None });
+    before.len() - 1
 }
 
-fn serve(mut arrival: Arrival, peer: SocketAddr, place: usize) {
-    let url = arrival.request.url().to_owned();
-    let refused = arrival.frame.is_err();
-    let length = arrival.body_length();
-    let reads = !refused && !url.contains("/unread") && length.is_none_or(|most| most <= BODY_MAX);
-    let body = reads.then(|| {
-        let deadline = Instant::now() + Duration::from_secs(2);
-        arrival.read_body(deadline, |request| {
-            let most = length.unwrap_or(BODY_MAX + 1) as u64;
-            let mut body = Vec::new();
-            let read = request.as_reader().take(most).read_to_end(&mut body);
-            match body.len() > BODY_MAX || length.is_some_and(|length| body.len() < length) {
-                true => Err(ErrorKind::InvalidData.into()),
-                false => read.map(|_| body),
-            }
-        })
-    });
+fn serve(mut exchange: Exchange) {
+    let place = note(exchange.request());
+    let peer = exchange.request().peer();
+    let url = exchange.request().url().to_owned();
+    let body = match url.contains("/unread") {
+        true => Err(BodyError::TooLarge),
+        false => exchange.read_body(BODY_MAX, Instant::now() + Duration::from_secs(2)),
+    };
     let status = match &body {
-        _ if refused => 400,
-        None | Some(Err(_)) => 413,
-        Some(Ok(_)) if url.contains("/204") => 204,
-        Some(Ok(_)) if url.contains("/304") => 304,
-        Some(Ok(_)) => 200,
+        Err(BodyError::Broken) => 400,
+        Err(_) => 413,
+        Ok(_) if url.contains("/204") => 204,
+        Ok(_) if url.contains("/304") => 304,
+        Ok(_) => 200,
     };
     let text = match url.contains("/long") {
         true => "x".repeat(20_000),
         false => "answer".to_owned(),
     };
-    if let Some(Ok(body)) = body {
+    if let Ok(body) = body {
         let mut handled = handled().lock().expect("no panic");
         let place = handled.get_mut(&peer).and_then(|all| all.get_mut(place));
         // The peer may have gone, and have been checked.
@@ -160,9 +131,7 @@ fn serve(mut arrival: Arrival, peer: SocketAddr, place: usize) {
             request.body = Some(body);
         }
     }
-    arrival
-        .respond(Response::from_string(text).with_status_code(StatusCode(status)))
-        .expect("not too many are stuck");
+    exchange.respond(Answer::text(status, "text/plain", text));
 }
 
 /// Connects from an address that none had before: the edge knows connections
@@ -212,13 +181,6 @@ fn strict(mut bytes: &[u8]) -> Strict {
             Ok(httparse::Status::Partial) => break false,
             Err(_) => break true,
         };
-        // tiny_http trims each line before anybody sees it: it does not see
-        // such an empty one, and what follows is no header that is a request
-        // line too.
-        let hides = |part: &[u8]| matches!(part, [_, b'\n', b'\n', _] | [0..=12 | 14.., b'\n', b'\r', b'\n']);
-        if bytes[..head].windows(4).any(hides) {
-            break true;
-        }
         let line = format!(
             "{} {}",
             request.method.unwrap_or_default(),
@@ -291,8 +253,11 @@ fn check(peer: SocketAddr, bytes: &[u8], whole: bool) {
     let got = handled().lock().expect("no panic").remove(&peer);
     let got = got.unwrap_or_default();
     let expected = strict(bytes);
-    let taken: Vec<&Handled> = got.iter().take_while(|request| !request.refused).collect();
-    for (number, request) in taken.iter().enumerate() {
+    // Those that the reactor answers are handed to nobody.
+    let at_once = |(line, _): &(String, Vec<u8>)| line.ends_with(" /at-once");
+    let mut expected = expected;
+    expected.requests.retain(|request| !at_once(request));
+    for (number, request) in got.iter().enumerate() {
         let Some((line, body)) = expected.requests.get(number) else {
             assert!(
                 expected.lost,
@@ -312,21 +277,6 @@ fn check(peer: SocketAddr, bytes: &[u8], whole: bool) {
             String::from_utf8_lossy(bytes)
         );
     }
-}
-
-/// Whether an input may cost a thread for good.
-fn is_sticky(bytes: &[u8]) -> bool {
-    let mut digits = 0;
-    let mut most = 0;
-    for byte in bytes {
-        digits = match byte.is_ascii_digit() {
-            true => digits + 1,
-            false => 0,
-        };
-        most = most.max(digits);
-    }
-    let has = |text: &[u8]| bytes.windows(text.len()).any(|part| part == text);
-    most >= 8 || has(b"HTTP/2.0") || has(b"HTTP/3.0")
 }
 
 fn split<'a>(bytes: &'a [u8], at: &[u8]) -> Vec<&'a [u8]> {
@@ -368,15 +318,11 @@ fn healthy(edge: &Edge) {
 }
 
 fuzz_target!(|bytes: &[u8]| -> Corpus {
-    static STICKY: AtomicUsize = AtomicUsize::new(0);
     static RUNS: AtomicUsize = AtomicUsize::new(0);
     static LATER: Mutex<VecDeque<(SocketAddr, Vec<u8>)>> = Mutex::new(VecDeque::new());
     let Some((&how, rest)) = bytes.split_first() else {
         return Corpus::Reject;
     };
-    if is_sticky(rest) && STICKY.fetch_add(1, Ordering::Relaxed) >= STICKY_MAX {
-        return Corpus::Reject;
-    }
     let edge = edge();
     let mut talks: Vec<(TcpStream, VecDeque<&[u8]>, Vec<u8>)> = split(rest, &[0xff, 0xff])
         .into_iter()

@@ -1,62 +1,54 @@
 //! Where a request ends, which must be beyond doubt.
 
-use tiny_http::{HTTPVersion, Request};
+use super::request::{Request, Version};
 
-/// Why a request does not say where it ends (RFC 9112, sections 6.1 to 6.3).
-/// tiny_http takes the first of several lengths, and any coding for `chunked`;
-/// a proxy before it may see it otherwise, and what one takes for a body the
-/// other then takes for the next request.
+/// Where the body of a request ends (RFC 9112, section 6.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// After this number of bytes.
+    Length(u64),
+    /// After the chunk of length 0 and its trailers.
+    Chunked,
+}
+
+/// Why a request does not say where it ends (RFC 9112, sections 6.1 to 6.3). A
+/// proxy in front of this program may read a doubtful head otherwise, and take
+/// for the next request what this program takes for a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// A length that is no number, or several that differ.
     #[error("Content-Length: it is to be one number")]
     Length,
-    /// Some coding that is not `chunked`, or not that alone; or any under
-    /// `Connection: upgrade`, where tiny_http does not undo it.
+    /// A coding that is not `chunked`, or not that alone; or any with an
+    /// upgrade, after which no body follows.
     #[error("Transfer-Encoding: only chunked is understood, and no upgrade with it")]
     Coding,
     /// Both, or a coding in HTTP/1.0.
     #[error("Transfer-Encoding and Content-Length say different things")]
     Both,
-    /// A method, a target or a field that is none (RFC 9110, section 5.5):
-    /// tiny_http ends a line at CR LF alone, and what it takes for one line may
-    /// be several elsewhere.
+    /// A method, a target or a field that is none (RFC 9110, section 5.5).
     #[error("the request line or a header field has what none can have")]
     Field,
 }
 
-/// Whether it is clear where a request ends.
+/// Where the body of a request ends.
 ///
 /// # Errors
 /// [`FrameError`], after which nothing more of the connection is to be read.
-pub fn check_frame(request: &Request) -> Result<(), FrameError> {
-    check_line(request.method().as_str(), request.url())?;
-    let values = |name: &'static str| {
-        request
-            .headers()
-            .iter()
-            .filter(move |header| header.field.equiv(name))
-            .map(|header| header.value.as_str())
-    };
-    for header in request.headers() {
-        check_field(header.field.as_str().as_str(), header.value.as_str())?;
+pub(super) fn check(request: &Request) -> Result<Framing, FrameError> {
+    check_line(request.method().as_str(), request.target())?;
+    for (name, value) in request.fields() {
+        check_field(name, value)?;
     }
-    let old = *request.http_version() < HTTPVersion(1, 1);
-    if upgrades(request) && values("Transfer-Encoding").next().is_some() {
+    let old = request.version() < Version::Http11;
+    if request.has_option("upgrade") && request.field("Transfer-Encoding").is_some() {
         return Err(FrameError::Coding);
     }
-    check(values("Content-Length"), values("Transfer-Encoding"), old)
-}
-
-/// Whether tiny_http takes all that follows for the body, whatever its length.
-pub(super) fn upgrades(request: &Request) -> bool {
-    request.headers().iter().any(|header| {
-        let value = header.value.as_str().as_bytes();
-        header.field.equiv("Connection")
-            && value
-                .windows(b"upgrade".len())
-                .any(|part| part.eq_ignore_ascii_case(b"upgrade"))
-    })
+    check_body(
+        request.all("Content-Length"),
+        request.all("Transfer-Encoding"),
+        old,
+    )
 }
 
 fn is_token(text: &str) -> bool {
@@ -79,28 +71,31 @@ fn check_field(name: &str, value: &str) -> Result<(), FrameError> {
     good.then_some(()).ok_or(FrameError::Field)
 }
 
-fn check<'a>(
+fn check_body<'a>(
     mut lengths: impl Iterator<Item = &'a str>,
     mut codings: impl Iterator<Item = &'a str>,
     old: bool,
-) -> Result<(), FrameError> {
-    let length = lengths.next();
-    let plain = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    if length.is_some_and(|length| !plain(length) || length.parse::<usize>().is_err())
-        || lengths.any(|other| Some(other) != length)
-    {
+) -> Result<Framing, FrameError> {
+    let given = lengths.next();
+    if lengths.any(|other| Some(other) != given) {
         return Err(FrameError::Length);
     }
+    let plain = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let length = match given {
+        Some(text) if plain(text) => text.parse().map_err(|_| FrameError::Length)?,
+        Some(_) => return Err(FrameError::Length),
+        None => 0,
+    };
     let Some(coding) = codings.next() else {
-        return Ok(());
+        return Ok(Framing::Length(length));
     };
     if !coding.eq_ignore_ascii_case("chunked") || codings.next().is_some() {
         return Err(FrameError::Coding);
     }
-    if length.is_some() || old {
-        return Err(FrameError::Both);
+    match given.is_some() || old {
+        true => Err(FrameError::Both),
+        false => Ok(Framing::Chunked),
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -151,13 +146,13 @@ mod tests {
             &'static [&'static str],
             &'static [&'static str],
             bool,
-            Result<(), FrameError>,
+            Result<Framing, FrameError>,
         );
         let cases: [Case; 16] = [
-            (&[], &[], false, Ok(())),
-            (&["0"], &[], true, Ok(())),
-            (&["12"], &[], false, Ok(())),
-            (&["12", "12"], &[], false, Ok(())),
+            (&[], &[], false, Ok(Framing::Length(0))),
+            (&["0"], &[], true, Ok(Framing::Length(0))),
+            (&["12"], &[], false, Ok(Framing::Length(12))),
+            (&["12", "12"], &[], false, Ok(Framing::Length(12))),
             (&["12", "13"], &[], false, Err(FrameError::Length)),
             (&["+12"], &[], false, Err(FrameError::Length)),
             (&["-1"], &[], false, Err(FrameError::Length)),
@@ -169,8 +164,8 @@ mod tests {
                 false,
                 Err(FrameError::Length),
             ),
-            (&[], &["chunked"], false, Ok(())),
-            (&[], &["Chunked"], false, Ok(())),
+            (&[], &["chunked"], false, Ok(Framing::Chunked)),
+            (&[], &["Chunked"], false, Ok(Framing::Chunked)),
             (&[], &["gzip, chunked"], false, Err(FrameError::Coding)),
             (
                 &[],
@@ -182,7 +177,7 @@ mod tests {
             (&["5"], &["chunked"], false, Err(FrameError::Both)),
         ];
         for (lengths, codings, old, expected) in cases {
-            let checked = check(lengths.iter().copied(), codings.iter().copied(), old);
+            let checked = check_body(lengths.iter().copied(), codings.iter().copied(), old);
             assert_eq!(checked, expected, "{lengths:?} {codings:?} {old}");
         }
     }

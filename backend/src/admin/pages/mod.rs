@@ -38,8 +38,8 @@ mod versions;
 use std::collections::HashMap;
 
 use askama::Template;
+use av_service::http::Method;
 use jiff::Timestamp;
-use tiny_http::Method;
 
 use super::Admin;
 use super::context::{Call, Request};
@@ -87,6 +87,11 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
     }
+}
+
+/// A file in the program, by its name.
+pub(super) fn file(name: &str, if_none_match: Option<&str>) -> Option<Answer> {
+    assets::serve(name, if_none_match)
 }
 
 /// A page for a user who is logged in; `None` where there is none at the path.

@@ -1,9 +1,9 @@
 //! The renewal of a site's token.
 
+use av_service::http::Method;
 use jiff::SignedDuration;
 use serde::Deserialize;
 use serde_json::json;
-use tiny_http::Method;
 
 use super::unknown_site;
 use crate::admin::context::Call;

@@ -1,0 +1,109 @@
+//! What is to be done with a request, by its head: monitoring comes before
+//! people, and people before strangers.
+
+use av_service::http::{Admission, Admit, Class, Method, Request};
+
+use super::App;
+use super::site_token::{announce, presented};
+use super::target::{Target, none_match};
+use crate::answer::Answer;
+use crate::store::sites::TokenDigest;
+
+impl Admit for App {
+    fn admit(&self, request: &Request) -> Admission {
+        let target = Target::parse(request.url());
+        match self.at_once(request, &target) {
+            Some(answer) => {
+                self.note_answer(request, &target, &answer);
+                Admission::Answer(answer.into_http())
+            }
+            None => Admission::Queue(self.class(request, &target)),
+        }
+    }
+}
+
+impl App {
+    /// The answer, where it is in memory.
+    fn at_once(&self, request: &Request, target: &Target) -> Option<Answer> {
+        let known = match target {
+            // What opens something here is a secret, which no foreign page has.
+            Target::Config(_)
+            | Target::ConfigByHeader
+            | Target::BelowConfig(_)
+            | Target::Ingest
+            | Target::Suggestions
+            | Target::RenewToken => return self.unchanged(request, target),
+            Target::Admin(path, _) if path == &["enroll"] => return None,
+            _ if request.field("Authorization").is_some() => return None,
+            _ => self.hosts.knows(request.host()),
+        };
+        if !known {
+            return Some(Answer::error(
+                421,
+                "this server does not answer to that name: set AV_PUBLIC_URL to the address that people use, or name it in AV_HOSTS",
+            ));
+        }
+        let read = matches!(request.method(), Method::Get | Method::Head);
+        match target {
+            Target::Admin(path, _) if read => match path.as_slice() {
+                [first, name] if first == "static" => {
+                    crate::admin::file(name, request.field("If-None-Match"))
+                }
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// The answer to a poll for which nothing changed.
+    fn unchanged(&self, request: &Request, target: &Target) -> Option<Answer> {
+        if !matches!(request.method(), Method::Get | Method::Head) {
+            return None;
+        }
+        let token = match target {
+            Target::Config(token) => token.as_str(),
+            Target::ConfigByHeader => presented(request)?,
+            _ => return None,
+        };
+        let given = request.field("If-None-Match")?;
+        let config = self.configs.leased(&TokenDigest::of(token))?;
+        let hash = config.hash.as_str();
+        if !none_match(given, hash) || self.certificates.are_compared() {
+            return None;
+        }
+        // A token that was set by hand may be one that is being guessed.
+        if !self.people.guesses.may_look_up(self.sender(request), token) {
+            return None;
+        }
+        self.configs.note_hit(&config);
+        Some(announce(
+            Answer::unchanged().with("ETag", format!("\"{hash}\"")),
+        ))
+    }
+
+    fn class(&self, request: &Request, target: &Target) -> Class {
+        let agent = |token: &str| match self.people.known.is_agent(&TokenDigest::of(token)) {
+            true => Class::Agent,
+            false => Class::Stranger,
+        };
+        match target {
+            Target::Health => Class::Health,
+            Target::Metrics => match presented(request).map(TokenDigest::of) {
+                None => Class::Health,
+                // A series of each device takes its time.
+                shown if shown == self.people.settings.metrics_token => Class::Person,
+                Some(_) => Class::Stranger,
+            },
+            Target::Config(token) | Target::BelowConfig(token) => agent(token),
+            Target::ConfigByHeader | Target::Ingest | Target::Suggestions | Target::RenewToken => {
+                presented(request).map_or(Class::Stranger, agent)
+            }
+            Target::Devices(_) | Target::Admin(..) | Target::Unknown => {
+                match self.people.shown(request) {
+                    Some(token) if self.people.known.is_person(&token) => Class::Person,
+                    _ => presented(request).map_or(Class::Stranger, agent),
+                }
+            }
+        }
+    }
+}
