@@ -159,6 +159,8 @@ look() {
     fields "$package" "$name" "$architecture"
     files "$package" "$name" "$architecture"
     documents "$name" "$architecture"
+    [ "${AV_BUILD_PROFILE:-release}" != release ] || ! readelf --sections --wide "$work/look/usr/bin/$name" |
+        grep -q '[.]symtab' || die "✗ $name $architecture: its program is not stripped"
     judged "$package"
     # They are the same for each architecture, and want a program that runs.
     [ "$architecture" != "$here" ] || "$root/scripts/test-completions.sh" "$work/look" "$name"
