@@ -42,7 +42,9 @@
 # snmpd (neither is started: tests run private ones), python3, a C compiler,
 # iproute2, strace, faketime, nginx and Caddy (not started either), for the web
 # interface Chromium and npm, and rustfmt and clippy of Rust 1.85: only these
-# can fail the test. It works from any folder, and leaves nothing running.
+# can fail the test. It works from any folder, and leaves nothing running. It
+# tries the PostgreSQL whose initdb and postgres are on PATH, else the newest that
+# is installed: PATH=FOLDER:$PATH ./test.sh tries the one of that folder.
 set -uo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd) || exit 1

@@ -12,6 +12,7 @@
     reason = "a test fails where it stands"
 )]
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
@@ -72,11 +73,21 @@ impl Disk {
     }
 
     fn make(&self, mode: &str) {
-        let options = format!("remount,{mode},size=512k");
+        // Without those that mount finds: a user's disk has the `uid` of outside,
+        // which the kernel refuses inside.
+        let remount = format!("remount,{mode},size=512k");
+        let options = ["--options-mode", "ignore", "-o", &remount];
+        let said = RefCell::new(String::new());
         // A file that is open for writing just then is in the way.
-        wait_for(&format!("the disk is {mode}"), String::new, || {
-            mount(&["-o", &options], &self.0).ok()
-        });
+        wait_for(
+            &format!("the disk is {mode}"),
+            || said.borrow().clone(),
+            || {
+                mount(&options, &self.0)
+                    .map_err(|error| said.replace(error))
+                    .ok()
+            },
+        );
     }
 }
 
