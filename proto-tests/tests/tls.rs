@@ -199,9 +199,10 @@ fn start(proxy: Proxy, certificates: bool, dir: &TempDir, port: u16, backend: &s
                 Proxy::NginxWithWorker => "worker_processes 1; user root root;",
                 _ => "master_process off;",
             };
+            // Only root may open the log that nginx has for a server without one.
             let main = format!(
                 "daemon off; {processes} pid {here}/nginx.pid; error_log {here}/main.log;\n\
-                 events {{}}\nhttp {{ {temporary} include {here}/site.conf; }}\n"
+                 events {{}}\nhttp {{ access_log off; {temporary} include {here}/site.conf; }}\n"
             );
             let main_file = dir.path().join("nginx.conf");
             fs::write(&main_file, main).unwrap();
