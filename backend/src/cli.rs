@@ -43,6 +43,10 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a process has one, and for a moment"
+)]
 enum Command {
     /// Answers agents and people over HTTP; brings the schema up to date first
     Serve {
