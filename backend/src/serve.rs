@@ -99,6 +99,7 @@ pub fn serve(
     let (place, addresses) = (connector.place(), connector.addresses());
     let told_of = addresses.clone();
     let store = Arc::new(Store::new(connector, workers.saturating_sub(2)));
+    store.expect_rounds(upkeep.alerts_every);
     let configs = Arc::new(Configs::new(store.clone()));
     let public_url = settings.public_url.clone();
     let app = Arc::new(App::new(

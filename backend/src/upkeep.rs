@@ -30,6 +30,7 @@ pub fn alerts(store: &Store, settings: &Settings, stop: &Stop) {
         match store.alert_round() {
             Ok(round) => {
                 complaint.over();
+                store.note_round();
                 if let Some(round) = round.filter(|round| *round != Default::default()) {
                     log::info!(
                         "alerts: {} agent(s) silent, {} heard again, {} fault(s) that outlast maintenance",
@@ -40,6 +41,10 @@ pub fn alerts(store: &Store, settings: &Settings, stop: &Stop) {
                 }
             }
             Err(error) => complaint.say("the alerts are not looked after", &error),
+        }
+        // What it says of the disk is said once by the store.
+        if let Err(error) = store.try_to_write() {
+            log::debug!("a write is not taken: {error}");
         }
     }
 }

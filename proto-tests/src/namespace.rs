@@ -77,6 +77,34 @@ pub fn may_ping(test: &str) -> bool {
     false
 }
 
+/// Whether this is the process that may mount what nobody else sees. Outside, it
+/// runs the test again as [`inside`] does, by the same user, whom PostgreSQL
+/// accepts.
+///
+/// # Panics
+/// When the test inside fails.
+#[must_use]
+pub fn may_mount(test: &str) -> bool {
+    if env::var(INSIDE).as_deref() == Ok(test) {
+        return true;
+    }
+    let mut said = String::new();
+    let by_user = ["--user", "--map-current-user", "--keep-caps", "--mount"];
+    for options in [&["--mount"][..], &by_user] {
+        let made = Command::new("unshare").args(options).arg("true").output();
+        match made {
+            Ok(output) if output.status.success() => {
+                again(test, options, ":");
+                return false;
+            }
+            Ok(output) => said.push_str(&String::from_utf8_lossy(&output.stderr)),
+            Err(error) => said.push_str(&error.to_string()),
+        }
+    }
+    skipped(test, &said);
+    false
+}
+
 fn skipped(test: &str, said: &str) {
     eprintln!("SKIPPED {test}: no namespace can be made here: {said}");
 }

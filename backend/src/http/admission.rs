@@ -87,7 +87,7 @@ impl App {
             false => Class::Stranger,
         };
         match target {
-            Target::Health => Class::Health,
+            Target::Health | Target::Live => Class::Health,
             Target::Metrics => match presented(request).map(TokenDigest::of) {
                 None => Class::Health,
                 // A series of each device takes its time.

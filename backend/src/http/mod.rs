@@ -178,6 +178,10 @@ impl App {
                 .devices(request, query)
                 .unwrap_or_else(|refusal| refusal),
             Target::Health => self.health(),
+            Target::Live => Answer::json(
+                200,
+                &json!({"status": "alive", "version": env!("CARGO_PKG_VERSION")}),
+            ),
             Target::Metrics => self.metrics(request),
             Target::Admin(path, query) => self.admin(path, query, exchange),
             Target::BelowConfig(_) | Target::Unknown => Answer::error(404, "there is nothing here"),
@@ -448,8 +452,20 @@ impl App {
         let version = env!("CARGO_PKG_VERSION");
         let pinged = self.store.ping();
         let condition = self.store.condition();
+        let unavailable = |error: &str, missing: &str| {
+            Answer::json(
+                503,
+                &json!({"status": "unavailable", "database": error, "missing": missing,
+                        "version": version, "error": error}),
+            )
+            .with("Retry-After", "2")
+        };
         match pinged {
             Ok(()) => {
+                // It answers, and that is not all that it is for.
+                if let Some(fault) = self.store.fault() {
+                    return unavailable(&fault.said(), fault.missing());
+                }
                 let mut said = json!({"status": "ok", "database": "ok", "version": version});
                 if let (Condition::Ready { newer: Some(_) }, Some(said)) =
                     (condition, said.as_object_mut())
@@ -468,12 +484,7 @@ impl App {
                     StoreError::Foreign { .. } => crate::answer::FOREIGN.to_owned(),
                     error => error.to_string(),
                 };
-                Answer::json(
-                    503,
-                    &json!({"status": "unavailable", "database": error, "missing": missing,
-                            "version": version, "error": error}),
-                )
-                .with("Retry-After", "2")
+                unavailable(&error, missing)
             }
         }
     }

@@ -24,6 +24,8 @@ pub(super) enum Target {
     Devices(Query),
     /// `/health`.
     Health,
+    /// `/health/live`.
+    Live,
     /// `/metrics`.
     Metrics,
     /// Anything else: the administrator's API and pages. The segments of the
@@ -42,6 +44,7 @@ impl Target {
             "/suggestions" => Self::Suggestions,
             "/token/renew" => Self::RenewToken,
             "/health" => Self::Health,
+            "/health/live" => Self::Live,
             "/metrics" => Self::Metrics,
             "/devices" => match Query::parse(query) {
                 Some(query) => Self::Devices(query),
@@ -75,6 +78,7 @@ impl Target {
             Self::RenewToken => "/token/renew",
             Self::Devices(_) => "/devices",
             Self::Health => "/health",
+            Self::Live => "/health/live",
             Self::Metrics => "/metrics",
             Self::Admin(path, _) if path.first().is_some_and(|first| first == "admin") => {
                 "/admin/..."
@@ -192,6 +196,7 @@ mod tests {
             ("/suggestions", Target::Suggestions),
             ("/token/renew", Target::RenewToken),
             ("/health", Target::Health),
+            ("/health/live", Target::Live),
             ("/metrics", Target::Metrics),
             ("/devices", devices("")),
             ("/devices?site=", devices("site=")),

@@ -7,6 +7,7 @@
 //! | `place` | a connection string, taken apart |
 //! | `tls` | what TLS to PostgreSQL has to prove |
 //! | `pool` | connections that are shared, and a database that is down |
+//! | `pulse` | whether writes are taken and alerts looked at |
 //! | `transaction` | transactions, and one whose commit had no answer |
 //! | [`actor`] | who changes something |
 //! | [`sessions`] | who gets in: sessions, API tokens, set-up links |
@@ -60,6 +61,7 @@ pub mod migrate;
 pub mod pages;
 mod place;
 mod pool;
+mod pulse;
 pub mod python;
 pub mod reports;
 pub mod sessions;
@@ -75,6 +77,8 @@ pub mod transfer;
 pub mod users;
 pub mod versions;
 
+use std::sync::Arc;
+
 use postgres::types::ToSql;
 use postgres::{Client, Row};
 
@@ -82,9 +86,11 @@ pub use condition::Condition;
 pub use connector::{Connector, UrlError};
 pub use error::StoreError;
 pub use known::KnownTokens;
+pub use pulse::Fault;
 
 use error::{describe, is_conflict, is_connection_loss, schema_is_missing};
 use pool::Pool;
+use pulse::Pulse;
 use statements::{Statements, is_stale};
 use transaction::{Failure, Fate};
 
@@ -97,6 +103,8 @@ pub struct Store {
     pool: Pool,
     /// Whether the schema is there and up to date, and why not.
     condition: condition::Shared,
+    /// Whether writes are taken.
+    pulse: Arc<Pulse>,
 }
 
 impl Store {
@@ -108,6 +116,7 @@ impl Store {
             pool: Pool::new(connector.clone(), connections.max(1)),
             connector,
             condition: condition::Shared::new(),
+            pulse: Arc::new(Pulse::new()),
         }
     }
 
@@ -120,6 +129,7 @@ impl Store {
             pool: Pool::new(self.connector.clone(), connections.max(1)),
             connector: self.connector.clone(),
             condition: self.condition.clone(),
+            pulse: self.pulse.clone(),
         }
     }
 
@@ -207,6 +217,7 @@ impl Store {
                     }
                 }
             };
+            self.pulse.failed(&error);
             if is_connection_loss(&error) {
                 connection.discard();
                 if reused && !fresh {

@@ -13,6 +13,7 @@ use postgres::types::Type;
 use postgres::{Client, Transaction};
 
 use super::error::is_connection_loss;
+use super::pulse::Pulse;
 use super::statements::Statements;
 use super::{Store, StoreError};
 
@@ -95,7 +96,7 @@ impl Store {
         mut work: impl FnMut(&mut Transaction<'_>, &mut Statements) -> Result<End<T>, postgres::Error>,
     ) -> Result<T, StoreError> {
         self.attempt(|client, statements| {
-            once(client, twice, &mut |transaction| {
+            once(client, twice, &self.pulse, &mut |transaction| {
                 work(transaction, statements)
             })
         })
@@ -163,6 +164,7 @@ fn unknown(why: &str) -> Fate {
 fn once<T>(
     client: &mut Client,
     twice: Twice,
+    pulse: &Pulse,
     work: &mut impl FnMut(&mut Transaction<'_>) -> Result<End<T>, postgres::Error>,
 ) -> Result<T, Failure<T>> {
     let mut transaction = client.transaction()?;
@@ -178,7 +180,12 @@ fn once<T>(
             .get(0),
     };
     match (transaction.commit(), id) {
-        (Ok(()), _) => Ok(value),
+        (Ok(()), id) => {
+            if id.is_some() {
+                pulse.wrote();
+            }
+            Ok(value)
+        }
         (Err(error), Some(id)) if is_connection_loss(&error) => {
             Err(Failure::CommitUnanswered { id, value, error })
         }
