@@ -88,8 +88,9 @@ enum Command {
             value_name = "TOKEN"
         )]
         metrics_token: Option<String>,
+        // A command without options of its own takes as much memory as this one.
         #[command(flatten)]
-        upkeep: Upkeep,
+        upkeep: Box<Upkeep>,
     },
     /// Brings the database's schema up to date
     Migrate {
