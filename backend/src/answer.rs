@@ -7,6 +7,7 @@ use std::sync::Arc;
 use av_service::http::{self, Bytes, Content};
 use serde::Serialize;
 
+use crate::gzip;
 use crate::store::StoreError;
 
 /// An answer, before it is sent.
@@ -18,7 +19,7 @@ pub(crate) struct Answer {
     body: Content,
 }
 
-fn own(bytes: Vec<u8>) -> Content {
+fn own_bytes(bytes: Vec<u8>) -> Content {
     Content::Bytes(Bytes::Own(bytes))
 }
 
@@ -42,7 +43,7 @@ impl Answer {
                 status,
                 content_type: JSON,
                 headers: Vec::new(),
-                body: own(body),
+                body: own_bytes(body),
             },
             Err(error) => {
                 log::error!("an answer could not be written: {error}");
@@ -67,7 +68,7 @@ impl Answer {
             status,
             content_type: JSON,
             headers: Vec::new(),
-            body: own(body),
+            body: own_bytes(body),
         }
     }
 
@@ -92,7 +93,7 @@ impl Answer {
             status: 200,
             content_type,
             headers: Vec::new(),
-            body: own(body.into_bytes()),
+            body: own_bytes(body.into_bytes()),
         }
     }
 
@@ -102,7 +103,7 @@ impl Answer {
             status,
             content_type: "text/html; charset=utf-8",
             headers: Vec::new(),
-            body: own(body.into_bytes()),
+            body: own_bytes(body.into_bytes()),
         }
     }
 
@@ -114,6 +115,17 @@ impl Answer {
             headers: Vec::new(),
             body: fixed(body),
         }
+    }
+
+    /// The same, packed with gzip.
+    pub(crate) fn packed(content_type: &'static str, body: Arc<[u8]>) -> Self {
+        Self {
+            status: 200,
+            content_type,
+            headers: Vec::new(),
+            body: shared(body),
+        }
+        .with("Content-Encoding", "gzip")
     }
 
     /// 204: done, and nothing to say.
@@ -149,9 +161,11 @@ impl Answer {
             status,
             content_type: JSON,
             headers: Vec::new(),
-            body: own(serde_json::json!({ "error": error })
-                .to_string()
-                .into_bytes()),
+            body: own_bytes(
+                serde_json::json!({ "error": error })
+                    .to_string()
+                    .into_bytes(),
+            ),
         }
     }
 
@@ -164,6 +178,39 @@ impl Answer {
     pub(crate) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self
+    }
+
+    /// Packed, where its request takes that and it gets shorter. Not for a
+    /// request that another site's page made the browser send: the length of a
+    /// packed page tells of secrets beside what the page was made to say.
+    pub(crate) fn packed_for(mut self, request: &http::Request) -> Self {
+        // Not a configuration, which a cache keeps: its tag is its hash.
+        let Content::Bytes(bytes @ Bytes::Own(_)) = &self.body else {
+            return self;
+        };
+        let own = |name: &str| self.headers.iter().any(|(set, _)| *set == name);
+        let foreign = request
+            .field("Sec-Fetch-Site")
+            .is_some_and(|site| site != "same-origin" && site != "none");
+        let text = bytes.as_ref();
+        if self.status != 200
+            || text.len() <= gzip::LEAST
+            || foreign
+            || own("Content-Encoding")
+            || !gzip::is_worth_it(self.content_type)
+            || !gzip::is_accepted(request.field("Accept-Encoding"))
+        {
+            return self;
+        }
+        self.body = own_bytes(gzip::packed(text, gzip::Level::fast()));
+        // The bytes are others than those that the tag is of.
+        for (name, value) in &mut self.headers {
+            if *name == "ETag" && !value.starts_with("W/") {
+                value.insert_str(0, "W/");
+            }
+        }
+        self.with("Content-Encoding", "gzip")
+            .with("Vary", "Accept-Encoding")
     }
 
     /// As the edge sends it.
@@ -202,6 +249,53 @@ impl From<StoreError> for Answer {
             StoreError::Refused(_) => {
                 log::error!("{error}");
                 Self::error(500, "the database refused; the log says why")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use av_service::http::Request;
+
+    use super::*;
+
+    #[test]
+    fn long_texts_are_packed_for_those_who_take_it() {
+        let long = "projector ".repeat(1000);
+        let html = || Answer::html(200, long.clone()).with("ETag", "\"a\"");
+        let short = || Answer::html(200, "short".to_owned());
+        let kept = || Answer::shared_json(200, long.as_bytes().into());
+        for (answer, fields, packed) in [
+            (html(), "Accept-Encoding: br, gzip\r\n", true),
+            (
+                html(),
+                "Accept-Encoding: gzip\r\nSec-Fetch-Site: none\r\n",
+                true,
+            ),
+            (
+                html(),
+                "Accept-Encoding: gzip\r\nSec-Fetch-Site: cross-site\r\n",
+                false,
+            ),
+            (html(), "Accept-Encoding: gzip;q=0\r\n", false),
+            (html(), "", false),
+            (short(), "Accept-Encoding: gzip\r\n", false),
+            (kept(), "Accept-Encoding: gzip\r\n", false),
+        ] {
+            let head = format!("GET / HTTP/1.1\r\n{fields}\r\n");
+            let peer = "192.0.2.7:4711".parse().unwrap();
+            let request = Request::parse(head.as_bytes(), peer).unwrap();
+            let answer = answer.packed_for(&request);
+            let field = |name: &str| {
+                let found = answer.headers.iter().find(|(own, _)| *own == name);
+                found.map(|(_, value)| value.as_str())
+            };
+            let coding = packed.then_some("gzip");
+            assert_eq!(field("Content-Encoding"), coding, "{fields}");
+            if packed {
+                assert_eq!(field("ETag"), Some("W/\"a\""));
+                assert_eq!(field("Vary"), Some("Accept-Encoding"));
             }
         }
     }

@@ -12,6 +12,7 @@
 //! | [`admin`] | the administrator's API and pages, and who gets in |
 //! | [`http`] | routing, authorization and limits |
 //! | `guesses` | wrong tokens, counted by the sender from which they come |
+//! | `gzip` | answers that are sent packed |
 //! | `known` | tokens that were right, by whose they are |
 //! | `news` | lines of the log that would come again and again |
 //! | [`config`] | a site's configuration, its hash and its cache |
@@ -32,6 +33,7 @@ pub mod cli;
 pub mod config;
 mod device_state;
 mod guesses;
+mod gzip;
 pub mod http;
 pub mod import_python;
 pub mod ingest;

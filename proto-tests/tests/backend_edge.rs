@@ -428,3 +428,82 @@ fn bodies_that_stall_hold_nobody_up() {
         let _ = connection.shutdown(Shutdown::Both);
     }
 }
+
+/// The name in `Host` tells a page of a stranger, which gave its own name this
+/// address, from one of this server.
+#[test]
+fn a_strange_name_is_refused_and_an_agent_may_use_any() {
+    let bench = Bench::start();
+    let status = |path: &str, host: &str| {
+        let mut connection = connect(&bench.backend);
+        let head = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        connection.write_all(head.as_bytes()).unwrap();
+        rest(&mut connection)
+    };
+    for path in ["/", "/login", "/health", "/metrics", "/devices", "/nowhere"] {
+        let text = status(path, "evil.example:8000");
+        assert!(text.starts_with("HTTP/1.1 421 "), "{path}: {text}");
+        assert!(text.contains("AV_HOSTS"), "{text}");
+        for host in ["localhost:8000", "127.0.0.1", "[::1]:8000"] {
+            let text = status(path, host);
+            assert!(!text.starts_with("HTTP/1.1 421 "), "{path} {host}: {text}");
+        }
+    }
+    // A token tells whose request it is; a foreign page has none.
+    let poll = status(&format!("/config/{TOKEN}"), "evil.example");
+    assert!(poll.starts_with("HTTP/1.1 200 "), "{poll}");
+    let with_any = "evil.example\r\nAuthorization: Bearer anything";
+    let text = status("/login", with_any);
+    assert!(text.starts_with("HTTP/1.1 421 "), "{text}");
+}
+
+/// Strangers have workers, queues and connections to the database of their own.
+#[test]
+fn strangers_that_log_in_hold_up_no_agent() {
+    const STRANGERS: usize = 150;
+    let bench = Bench::start();
+    bench.config();
+    let body = r#"{"name":"nobody","password":"wrong password"}"#;
+    let login = format!(
+        "POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut strangers: Vec<TcpStream> = (0..STRANGERS).map(|_| connect(&bench.backend)).collect();
+    let report = report(&[reported("10.0.0.1", "online", "ok")]);
+    let mut answered = Vec::new();
+    for round in 0..3 {
+        for stranger in &mut strangers {
+            stranger.write_all(login.as_bytes()).unwrap();
+        }
+        for _ in 0..20 {
+            bench.config();
+            assert_eq!(bench.backend.ingest(TOKEN, &report).status, 200, "{round}");
+            assert_eq!(bench.backend.get("/health").status, 200, "{round}");
+        }
+        for stranger in &mut strangers {
+            answered.push(one_status(stranger));
+        }
+    }
+    // Each has an answer: wrong, too many, or not now.
+    let counted = |status| answered.iter().filter(|one| **one == status).count();
+    let (wrong, many, busy) = (counted(401), counted(429), counted(503));
+    assert_eq!(wrong + many + busy, answered.len(), "{answered:?}");
+    assert!(wrong > 0 && busy > 0, "{wrong} {many} {busy}");
+}
+
+/// The status of the next answer, whose body is read too.
+fn one_status(connection: &mut TcpStream) -> u16 {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        connection.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: ")?.parse().ok())
+        .unwrap_or_default();
+    connection.read_exact(&mut vec![0; length]).unwrap();
+    head["http/1.1 ".len()..][..3].parse().unwrap()
+}

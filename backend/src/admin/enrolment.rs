@@ -93,6 +93,7 @@ fn take(admin: &Admin, request: &Request<'_>, body: &[u8]) -> Result<Answer, Ans
     let code = TokenDigest::of(&typed(&given.code));
     match admin.store.enrol(&actor, &code, &TokenDigest::of(&token))? {
         Enrolment::Done { site_id, site } => {
+            admin.known.add_agent(&TokenDigest::of(&token));
             log::info!(
                 "the agent of site {site_id} ({}) enrols from {}",
                 one_line(&site),

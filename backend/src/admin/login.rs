@@ -154,9 +154,11 @@ fn log_in(admin: &Admin, request: &Request<'_>, body: &[u8]) -> Result<Answer, A
         origin: "web",
         ip,
     };
+    let digest = TokenDigest::of(&cookie);
     admin
         .store
-        .start_session(&actor, user_id, &counted, &TokenDigest::of(&cookie))?;
+        .start_session(&actor, user_id, &counted, &digest)?;
+    admin.known.add_person(&digest);
     let answer = if given.by_form {
         Answer::see_other(local_path(given.next.as_deref()))
     } else {

@@ -51,6 +51,7 @@ pub(crate) use access::TOKEN_PREFIX;
 pub use context::{Headers, Request};
 pub use login::check_user_name;
 pub(crate) use login::random_hex;
+pub(crate) use pages::{Asked, link as asset};
 
 use crate::answer::Answer;
 use crate::guesses::Guesses;
@@ -80,8 +81,8 @@ pub struct Settings {
 const GUESS_CONNECTIONS: usize = 2;
 
 /// A file in the program, by its name.
-pub(crate) fn file(name: &str, if_none_match: Option<&str>) -> Option<Answer> {
-    pages::file(name, if_none_match)
+pub(crate) fn file(name: &str, asked: Asked<'_>) -> Option<Answer> {
+    pages::file(name, asked)
 }
 
 /// The administrator's routes.

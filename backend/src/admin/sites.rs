@@ -264,6 +264,7 @@ fn create(admin: &Admin, call: &Call<'_>) -> Result<Answer, Answer> {
         .store
         .create_site(&call.caller.actor(), &fields, &TokenDigest::of(&token));
     let site = find(admin, created.map_err(taken)?)?;
+    admin.known.add_agent(&TokenDigest::of(&token));
     let mut document = document(&site, None);
     // Shown this once: only its digest is kept.
     document["token"] = token.into();

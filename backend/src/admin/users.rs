@@ -246,18 +246,22 @@ fn add_token(admin: &Admin, call: &Call<'_>) -> Result<Answer, Answer> {
         .expires_in_days
         .map(|days| Timestamp::now() + SignedDuration::from_hours(24 * days));
     let token = new_secret(access::TOKEN_PREFIX)?;
+    let digest = TokenDigest::of(&token);
     let added = admin.store.add_api_token(
         &call.caller.actor(),
         call.caller.user_id,
         &body.name,
-        &TokenDigest::of(&token),
+        &digest,
         expires_at,
     );
     match added {
-        Ok(id) => Ok(Answer::json(
-            201,
-            &json!({"id": id, "name": body.name, "token": token, "expires_at": expires_at}),
-        )),
+        Ok(id) => {
+            admin.known.add_person(&digest);
+            Ok(Answer::json(
+                201,
+                &json!({"id": id, "name": body.name, "token": token, "expires_at": expires_at}),
+            ))
+        }
         Err(StoreError::Taken(_)) => Err(conflict("name", "is that of another of your tokens")),
         Err(error) => Err(error.into()),
     }

@@ -6,6 +6,7 @@ use av_service::http::{Admission, Admit, Class, Method, Request};
 use super::App;
 use super::site_token::{announce, presented};
 use super::target::{Target, none_match};
+use crate::admin::{Asked, file};
 use crate::answer::Answer;
 use crate::store::sites::TokenDigest;
 
@@ -33,9 +34,8 @@ impl App {
             | Target::Ingest
             | Target::Suggestions
             | Target::RenewToken => return self.unchanged(request, target),
-            Target::Admin(path, _) if path == &["enroll"] => return None,
-            _ if request.field("Authorization").is_some() => return None,
-            _ => self.hosts.knows(request.host()),
+            Target::Admin(path, _) if path == &["enroll"] => true,
+            _ => self.hosts.knows(request.host()) || self.shows_token(request),
         };
         if !known {
             return Some(Answer::error(
@@ -45,14 +45,31 @@ impl App {
         }
         let read = matches!(request.method(), Method::Get | Method::Head);
         match target {
-            Target::Admin(path, _) if read => match path.as_slice() {
+            Target::Admin(path, query) if read => match path.as_slice() {
                 [first, name] if first == "static" => {
-                    crate::admin::file(name, request.field("If-None-Match"))
+                    let asked = Asked {
+                        mark: query.get("v"),
+                        known: request.field("If-None-Match"),
+                        accepts: request.field("Accept-Encoding"),
+                    };
+                    file(name, asked)
                 }
                 _ => None,
             },
             _ => None,
         }
+    }
+
+    /// Whether a request shows a token that is known, which no foreign page
+    /// has. A cookie is not one: a browser sends it by itself.
+    fn shows_token(&self, request: &Request) -> bool {
+        let Some(token) = presented(request).map(TokenDigest::of) else {
+            return false;
+        };
+        let known = &self.people.known;
+        known.is_person(&token)
+            || known.is_agent(&token)
+            || self.people.settings.metrics_token.as_ref() == Some(&token)
     }
 
     /// The answer to a poll for which nothing changed.

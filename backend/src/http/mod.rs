@@ -122,6 +122,7 @@ impl App {
                 Answer::error(500, "an error in this program; the log says what")
             });
         self.note_answer(exchange.request(), &target, &answer);
+        let answer = answer.packed_for(exchange.request());
         exchange.respond(answer.into_http());
     }
 

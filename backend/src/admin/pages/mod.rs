@@ -47,6 +47,7 @@ use super::versions::agent::{AgentSync, agents};
 use crate::answer::Answer;
 use crate::store::pages::SitePage;
 use crate::store::{Condition, StoreError};
+pub(crate) use assets::{Asked, link};
 use html::Frame;
 use i18n::Lang;
 
@@ -55,11 +56,10 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     img-src 'self' data:; connect-src 'self'; form-action 'self'; \
     frame-ancestors 'none'; base-uri 'none'";
 
-/// A page or file for anybody: `GET /login`, `GET /setup/{code}`, style sheets
-/// and scripts. `None` where the path is none of these.
+/// A page for anybody: `GET /login`, `GET /setup/{code}`. `None` where the path
+/// is none of these.
 pub(super) fn public(admin: &Admin, request: &Request<'_>) -> Option<Answer> {
     match request.path.as_slice() {
-        ["static", name] => assets::serve(name, request.headers.get("if-none-match")),
         ["login"] => Some(door::log_in(request)),
         ["setup", code] => Some(door::set_up(admin, request, code)),
         _ => None,
@@ -90,8 +90,8 @@ impl From<StoreError> for Problem {
 }
 
 /// A file in the program, by its name.
-pub(super) fn file(name: &str, if_none_match: Option<&str>) -> Option<Answer> {
-    assets::serve(name, if_none_match)
+pub(super) fn file(name: &str, asked: Asked<'_>) -> Option<Answer> {
+    assets::serve(name, asked)
 }
 
 /// A page for a user who is logged in; `None` where there is none at the path.

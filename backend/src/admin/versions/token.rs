@@ -72,6 +72,7 @@ fn renew(admin: &Admin, call: &Call<'_>, site: i64) -> Result<Answer, Answer> {
             SignedDuration::from_secs(grace_s),
         )?
         .ok_or_else(unknown_site)?;
+    admin.known.add_agent(&TokenDigest::of(&token));
     log::info!("the token of site {site} is renewed");
     // Shown this once: only its digest is kept.
     Ok(Answer::json(
