@@ -194,7 +194,7 @@ fn request(random: &mut Random, paths: &[String], doors: &[String]) -> (String, 
         random.pick(&METHODS),
         target(random, paths)
     );
-    let mut bytes = format!("{line}\r\nHost: a\r\nConnection: close\r\n").into_bytes();
+    let mut bytes = format!("{line}\r\nHost: localhost\r\nConnection: close\r\n").into_bytes();
     // Mostly with a key that opens something.
     if !random.once_in(6) {
         bytes.extend(doors[random.place(doors.len())].as_bytes());
