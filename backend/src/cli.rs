@@ -88,9 +88,8 @@ enum Command {
             value_name = "TOKEN"
         )]
         metrics_token: Option<String>,
-        // A command without options of its own takes as much memory as this one.
         #[command(flatten)]
-        upkeep: Box<Upkeep>,
+        upkeep: Upkeep,
     },
     /// Brings the database's schema up to date
     Migrate {
