@@ -27,9 +27,9 @@
 #   --no-install       ends instead of installing debootstrap
 #
 # DEBIAN_MIRROR names another mirror than debootstrap's own, and
-# DEBIAN_SECURITY_MIRROR one of its security updates. It takes root, 4 GB of disk
-# for each machine, and half an hour with two cores. It ends with "fresh: N
-# passed, N failed", and with 77 where such a machine cannot be made.
+# DEBIAN_SECURITY_MIRROR one of its security updates. It takes root, 8 GB of disk
+# for each machine, and up to an hour and a half for each with two cores. It ends
+# with "fresh: N passed, N failed", and with 77 where such a machine cannot be made.
 # Interrupted or killed, it leaves no mount and no process.
 set -euo pipefail
 
