@@ -9,6 +9,11 @@
 #                                              --include=ca-certificates trixie
 #   scripts/test-containers.sh --bin FOLDER    takes programs from there instead
 #                                              of building them
+#   scripts/test-containers.sh --compile       compiles in the images instead, as
+#                                              `docker compose up` does, in a
+#                                              small Debian with its own Rust.
+#                                              Without the optimizer, which would
+#                                              take most of the time
 #   scripts/test-containers.sh --work FOLDER   keeps there what takes long to
 #                                              make, and takes it up again
 #
@@ -26,6 +31,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 base=
 bin=
+compile=no
 kept=
 while [ $# -gt 0 ]; do
     case $1 in
@@ -41,6 +47,7 @@ while [ $# -gt 0 ]; do
         shift
         bin=$(realpath "${1:?a folder}")
         ;;
+    --compile) compile=yes ;;
     --work)
         shift
         kept=$(realpath -m "${1:?a folder}")
@@ -93,21 +100,25 @@ fi
 
 # ----------------------------------------------------------------- programs
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$root/Cargo.toml" | head -n 1)
-context=$work/context
-mkdir -p "$context/target/container" "$context/scripts"
-if [ -z "$bin" ]; then
-    need_cargo
-    (cd "$root" && cargo build --locked -p av-agent -p av-backend && cargo build --locked -p av-proto-tests --bin pjlink-sim)
-    bin=${CARGO_TARGET_DIR:-$root/target}/debug
+# What an image is made of: the sources, or programs with what starts them.
+context=$root
+if [ "$compile" = no ]; then
+    context=$work/context
+    mkdir -p "$context/target/container" "$context/scripts"
+    if [ -z "$bin" ]; then
+        need_cargo
+        (cd "$root" && cargo build --locked -p av-agent -p av-backend && cargo build --locked -p av-proto-tests --bin pjlink-sim)
+        bin=${CARGO_TARGET_DIR:-$root/target}/debug
+    fi
+    for program in av-agent av-backend pjlink-sim; do
+        install -m 755 "$bin/$program" "$context/target/container/"
+    done
+    # The agent's image sees no simulator, and no backend.
+    cp -r "$root/scripts/container" "$context/scripts/"
+    mkdir "$context/agent" "$context/backend"
+    cp "$root/agent/Containerfile" "$context/agent/"
+    cp "$root/backend/Containerfile" "$context/backend/"
 fi
-for program in av-agent av-backend pjlink-sim; do
-    install -m 755 "$bin/$program" "$context/target/container/"
-done
-# The agent's image sees no simulator, and no backend.
-cp -r "$root/scripts/container" "$context/scripts/"
-mkdir "$context/agent" "$context/backend"
-cp "$root/agent/Containerfile" "$context/agent/"
-cp "$root/backend/Containerfile" "$context/backend/"
 
 # ------------------------------------------------------------------- images
 if [ -z "$base" ]; then
@@ -121,16 +132,38 @@ storage() { buildah --root "$kept/storage" --runroot "$work/run" --storage-drive
 driver=overlay
 storage images >/dev/null 2>&1 || driver=vfs
 storage rm --all >/dev/null 2>&1 || true
-if ! storage inspect --type image localhost/base >/dev/null 2>&1; then
+
+# import NAME FOLDER [BUILDAH-CONFIG-OPTIONS...]: makes an image of a Debian in a
+# folder.
+import() {
+    local name=$1 folder=$2 container
+    shift 2
+    ! storage inspect --type image "localhost/$name" >/dev/null 2>&1 || return 0
     container=$(storage from scratch)
-    storage add --quiet "$container" "$base" / >/dev/null
-    storage commit --quiet --rm "$container" localhost/base >/dev/null
+    storage add --quiet "$container" "$folder" / >/dev/null
+    [ $# -eq 0 ] || storage config "$@" "$container"
+    storage commit --quiet --rm "$container" "localhost/$name" >/dev/null
+}
+import base "$base"
+arguments=(--build-arg BASE=localhost/base)
+if [ "$compile" = yes ]; then
+    if ! [ -e "$kept/builder.whole" ]; then
+        make_debian "$kept/builder" trixie ca-certificates cargo gcc libc6-dev
+        # The authorities that this machine believes in, for crates.io.
+        cp -L "${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}" "$kept/builder/etc/ssl/certs/ca-certificates.crt"
+        touch "$kept/builder.whole"
+    fi
+    import builder "$kept/builder" --env CARGO_PROFILE_RELEASE_OPT_LEVEL=1 --env CARGO_PROFILE_RELEASE_LTO=off \
+        --env CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
+    arguments+=(--build-arg BUILDER=localhost/builder)
 fi
 
+# build NAME FILE [--target TARGET]
 build() {
-    local name=$1 file=$2 target=$3
-    (cd "$context" && storage bud --quiet --isolation chroot --format docker --build-arg BASE=localhost/base \
-        --timestamp 0 --target "$target" --tag "localhost/$name" --file "$file" .) >"$work/$name.build.log" 2>&1 ||
+    local name=$1 file=$2 container mounted
+    shift 2
+    (cd "$context" && storage bud --quiet --isolation chroot --format docker "${arguments[@]}" \
+        --timestamp 0 "$@" --tag "localhost/$name" --file "$file" .) >"$work/$name.build.log" 2>&1 ||
         die "✗ the image $name is not built: $(tail -n 15 "$work/$name.build.log")"
     container=$(storage from "localhost/$name")
     mounted=$(storage mount "$container")
@@ -140,9 +173,16 @@ json.dump(json.load(sys.stdin)["Docker"]["config"], sys.stdout)' >"$work/$name.j
     say "the image $name is built"
     printf '%s\n' "$mounted" >"$work/$name.root"
 }
-build av-backend backend/Containerfile packed
-build av-agent agent/Containerfile packed
-build av-equipment agent/Containerfile packed-equipment
+if [ "$compile" = yes ]; then
+    # The targets that compose.yaml asks for.
+    build av-backend backend/Containerfile
+    build av-agent agent/Containerfile
+    build av-equipment agent/Containerfile --target equipment
+else
+    build av-backend backend/Containerfile --target packed
+    build av-agent agent/Containerfile --target packed
+    build av-equipment agent/Containerfile --target packed-equipment
+fi
 
 # --------------------------------------- in place of PostgreSQL's and Caddy's
 others=$kept/others
@@ -154,8 +194,9 @@ if ! [ -e "$kept/others.whole" ]; then
     mkdir -p "$others/etc/postgresql-common"
     echo 'create_main_cluster = false' >"$others/etc/postgresql-common/createcluster.conf"
     mount -t proc proc "$others/proc"
-    { chroot "$others" apt-get update &&
-        DEBIAN_FRONTEND=noninteractive chroot "$others" apt-get install -y --no-install-recommends \
+    # A folder that TMPDIR names is not there.
+    { env -u TMPDIR chroot "$others" apt-get update &&
+        env -u TMPDIR DEBIAN_FRONTEND=noninteractive chroot "$others" apt-get install -y --no-install-recommends \
             -o Dpkg::Options::=--force-confold -o Dpkg::Options::=--force-unsafe-io \
             postgresql caddy wget; } >"$work/apt.log" 2>&1 ||
         impossible "PostgreSQL and Caddy cannot be had: $(tail -n 3 "$work/apt.log")"
