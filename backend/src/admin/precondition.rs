@@ -56,11 +56,14 @@ fn is_well_formed(header: &str) -> bool {
         })
 }
 
-/// Compared strongly: a weak tag does not match.
+/// A weak tag matches too. Ours are of what is stored and not of its bytes, and
+/// who packs an answer on its way (this server, a proxy) weakens its tag.
 fn matches(header: &str, etag: &str) -> bool {
     header == "*"
         || header.split(',').any(|tag| {
-            tag.trim()
+            let tag = tag.trim();
+            tag.strip_prefix("W/")
+                .unwrap_or(tag)
                 .strip_prefix('"')
                 .and_then(|tag| tag.strip_suffix('"'))
                 == Some(etag)
@@ -77,7 +80,8 @@ mod tests {
             ("\"a\"", true),
             ("*", true),
             ("\"x\", \"a\"", true),
-            ("W/\"a\"", false),
+            ("W/\"a\"", true),
+            ("W/a", false),
             ("a", false),
             ("\"b\"", false),
             ("", false),
