@@ -12,9 +12,9 @@ pub(super) const BODY_MAX: usize = 8 << 20;
 /// How long a body may take to arrive.
 pub(super) const BODY_LIMIT: Duration = Duration::from_secs(30);
 /// Bodies of agents that are read at a time.
-pub(super) const AGENTS: usize = 14;
+pub(super) const AGENTS: usize = 11;
 /// Bodies of those who are logged in.
-pub(super) const PEOPLE: usize = 6;
+pub(super) const PEOPLE: usize = 5;
 /// Bodies of those who are not known.
 pub(super) const STRANGERS: usize = 4;
 // Of each class some workers are free.

@@ -108,7 +108,7 @@ const QUEUES: Queues = Queues {
 };
 /// More workers than requests are worked on at a time: as many bodies may be on
 /// their way, and a sender that stalls holds none of the others.
-pub(super) const UPLOADS: usize = 24;
+pub(super) const UPLOADS: usize = 20;
 /// Workers for what must be answered while all else is full.
 const HEALTH_WORKERS: usize = 2;
 
@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn strangers_have_a_quarter_of_the_workers_and_agents_one_of_their_own() {
-        for workers in [25, 32, 280] {
+        for workers in [21, 28, 276] {
             let serving = |class| {
                 let all = (0..workers).map(|number| classes(number, workers));
                 all.filter(|classes| classes.contains(&class)).count()
