@@ -172,6 +172,11 @@ fn start(proxy: Proxy, certificates: bool, dir: &TempDir, port: u16, backend: &s
     );
     match proxy {
         Proxy::Nginx | Proxy::NginxWithWorker => {
+            // All that `localhost` may be; nginx ends where there is no IPv6.
+            let loopback6 = match std::net::TcpListener::bind("[::1]:0") {
+                Ok(_) => format!("    listen [::1]:{port} ssl;\n"),
+                Err(_) => String::new(),
+            };
             let text = replaced(
                 text,
                 &[
@@ -184,7 +189,7 @@ fn start(proxy: Proxy, certificates: bool, dir: &TempDir, port: u16, backend: &s
                         "    listen 443 ssl",
                         format!("    listen 127.0.0.1:{port} ssl"),
                     ),
-                    ("    listen [::]:443 ssl;\n", String::new()),
+                    ("    listen [::]:443 ssl;\n", loopback6),
                     ("av.example.org", "localhost".to_owned()),
                     ("/var/log/nginx", here.clone()),
                 ],
