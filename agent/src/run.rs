@@ -151,10 +151,10 @@ pub fn run(settings: &Settings, terminate: &Receiver<()>) -> Result<(), RunError
             sync_interval: settings.sync_interval(),
             fallback: loaded.fallback,
         },
-        sync_now: Wish::new(sync_now),
+        sync_now: Wish::new(sync_now, settings.page_pause),
         // To the collector a wish and a change are the same: it looks for
         // a new configuration and sweeps.
-        sweep_now: Wish::new(config_changed),
+        sweep_now: Wish::new(config_changed, settings.page_pause),
     };
 
     supervisor

@@ -26,6 +26,9 @@ pub struct Settings {
     /// `AV_PAGE_HOSTS`: names under which the status page is opened, beside the
     /// machine's own; with commas between them.
     pub page_hosts: Vec<String>,
+    /// `AV_PAGE_PAUSE_S`: the least time between two sweeps, and between two
+    /// polls, that are asked for on the status page.
+    pub page_pause: Duration,
     /// `AV_PJLINK_NOTICES`: where notices of projectors are heard, by the
     /// standard port 4352; by default they are not.
     pub pjlink_notices: Option<SocketAddr>,
@@ -99,6 +102,7 @@ impl Settings {
                 .map(|name| name.trim().to_owned())
                 .filter(|name| !name.is_empty())
                 .collect(),
+            page_pause: Duration::from_secs_f64(number("AV_PAGE_PAUSE_S", 15.0, 0.0, 3600.0)?),
             pjlink_notices,
             tls: TlsFiles::from_lookup(&lookup)?,
             spool_max_bytes: (number("AV_SPOOL_MAX_MB", 256.0, 1.0, 65_536.0)? * 1_048_576.0)

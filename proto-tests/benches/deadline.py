@@ -161,7 +161,7 @@ def serviced(agent, config, rounds, living, folder):
     many of all were late by its own account."""
     environment = {"PATH": os.environ["PATH"], "AGENT_CONFIG": config, "RUST_LOG": "error",
                    "AV_STATE_DIR": f"{folder}/state-{os.path.basename(config)}",
-                   "AV_PAGE_LISTEN": PAGE, "AV_FIRST_SYNC_S": "3600"}
+                   "AV_PAGE_LISTEN": PAGE, "AV_PAGE_PAUSE_S": "0", "AV_FIRST_SYNC_S": "3600"}
     running = subprocess.Popen([agent], env=environment)
     try:
         took, right = [], True

@@ -163,7 +163,7 @@ def main():
                        "backend_url": "http://%s:%d" % BACKEND}, file)
         environment = {
             "PATH": os.environ["PATH"], "AGENT_CONFIG": config, "AV_STATE_DIR": folder + "/state",
-            "AV_PAGE_LISTEN": PAGE, "AV_FIRST_SYNC_S": "0", "RUST_LOG": "warn",
+            "AV_PAGE_LISTEN": PAGE, "AV_PAGE_PAUSE_S": "0", "AV_FIRST_SYNC_S": "0", "RUST_LOG": "warn",
             # As the unit has them.
             **unit_environment("MALLOC_"),
         }

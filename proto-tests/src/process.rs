@@ -565,6 +565,8 @@ impl Agent {
             .env("AGENT_CONFIG", self.config_file())
             .env("AV_STATE_DIR", self.state_dir())
             .env("AV_PAGE_LISTEN", &self.listen)
+            // Tests ask for one after the other.
+            .env("AV_PAGE_PAUSE_S", "0")
             .envs(self.variables.iter().map(|(k, v)| (k, v)));
         self.process.insert(Process::spawn(command))
     }

@@ -85,6 +85,7 @@ fn the_page_answers_and_devices_are_watched_whatever_is_asked() {
 fn a_strange_name_is_refused_and_sweeps_have_a_pause() {
     let backend = FakeBackend::start(ConfigAnswer::Site(site("Paris", &[])));
     let mut agent = Agent::new(&first_config(&backend.url()));
+    agent.set("AV_PAGE_PAUSE_S", "15");
     agent.start();
     let process = agent.process.as_ref().unwrap();
     let address = agent.url.strip_prefix("http://").unwrap();

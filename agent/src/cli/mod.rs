@@ -95,7 +95,8 @@ It is set by environment variables: AGENT_CONFIG (the configuration file,
 default /agent/config/config.json; commands take the variables of the installed
 service where AGENT_CONFIG is not set), CONFIG_SYNC_INTERVAL_MIN (default 5),
 AV_PAGE_LISTEN (status page, default 0.0.0.0:8080), AV_PAGE_HOSTS (further
-names under which it is opened, default none), AV_STATE_DIR (default: state
+names under which it is opened, default none), AV_PAGE_PAUSE_S (between two
+sweeps that are asked for on it, default 15), AV_STATE_DIR (default: state
 beside the configuration file), AV_FIRST_SYNC_S (default 10), AV_SPOOL_MAX_MB
 (default 256), AV_SPOOL_MAX_DAYS (default 30), AV_CA_FILE (authorities for TLS,
 default: the system's), AV_CLIENT_CERT and AV_CLIENT_KEY (default none),

@@ -31,8 +31,6 @@ use crate::supervisor::Health;
 const CONNECTIONS: usize = 32;
 /// Requests that wait for one of the page's threads.
 const WAITING: usize = 32;
-/// Between two sweeps, and two polls, that are asked for here, whoever asks.
-const ASKED_EVERY: Duration = Duration::from_secs(15);
 
 /// What the pages are made from.
 #[derive(Debug, Clone)]
@@ -60,15 +58,18 @@ pub struct Sources {
 #[derive(Debug, Clone)]
 pub struct Wish {
     now: Sender<()>,
+    /// The least time between two.
+    pause: Duration,
     asked: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Wish {
-    /// A wish that is told here.
+    /// A wish that is told here, and not again before the pause is over.
     #[must_use]
-    pub fn new(now: Sender<()>) -> Self {
+    pub fn new(now: Sender<()>, pause: Duration) -> Self {
         Self {
             now,
+            pause,
             asked: Arc::default(),
         }
     }
@@ -80,7 +81,7 @@ impl Wish {
     fn ask(&self, now: Instant) -> Result<(), Duration> {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(at) = *asked {
-            let left = ASKED_EVERY.saturating_sub(now.saturating_duration_since(at));
+            let left = self.pause.saturating_sub(now.saturating_duration_since(at));
             if !left.is_zero() {
                 return Err(left);
             }
@@ -268,14 +269,14 @@ mod tests {
     #[test]
     fn a_wish_is_taken_once_in_a_while() {
         let (now, asked) = crossbeam_channel::bounded(1);
-        let wish = Wish::new(now);
+        let wish = Wish::new(now, Duration::from_secs(15));
         let start = Instant::now();
         assert_eq!(wish.ask(start), Ok(()));
         assert!(asked.try_recv().is_ok());
         let later = start + Duration::from_secs(5);
         assert_eq!(wish.clone().ask(later), Err(Duration::from_secs(10)));
         assert!(asked.try_recv().is_err());
-        assert_eq!(wish.ask(start + ASKED_EVERY), Ok(()));
+        assert_eq!(wish.ask(start + Duration::from_secs(15)), Ok(()));
         assert!(asked.try_recv().is_ok());
     }
 }
