@@ -219,13 +219,16 @@ fn start(proxy: Proxy, certificates: bool, dir: &TempDir, port: u16, backend: &s
             let text = replaced(
                 text,
                 &[
+                    (
+                        "\n{\n",
+                        "\n{\n\tadmin off\n\tauto_https disable_redirects\n".to_owned(),
+                    ),
                     ("\nav.example.org {", format!("\nlocalhost:{port} {{")),
                     ("/var/log/caddy", here.clone()),
                 ],
             );
             let file = dir.path().join("Caddyfile");
-            let global = "{\n\tadmin off\n\tauto_https disable_redirects\n}\n";
-            fs::write(&file, format!("{global}{text}")).unwrap();
+            fs::write(&file, text).unwrap();
             let mut command = Command::new(program("caddy"));
             command
                 .args(["run", "--adapter", "caddyfile", "--config"])
@@ -335,6 +338,14 @@ fn syncs_and_reports(proxy: Proxy) {
     });
     assert!(!scene.logs().contains(TOKEN), "a token is in a proxy's log");
     assert!(!scene.backend.process.log().contains(TOKEN));
+    // Neither is it in what the proxy says of its own errors.
+    scene.backend.process.kill();
+    let (status, _) = client.send("GET", "/config", &[("X-Site-Token", TOKEN)], b"");
+    assert_eq!(status, 502);
+    scene.proxy.wait_for("the error is logged", || {
+        scene.logs().contains("502").then_some(())
+    });
+    assert!(!scene.logs().contains(TOKEN), "a token is in a proxy's log");
 }
 
 fn demands_certificates(proxy: Proxy) {
