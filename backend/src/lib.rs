@@ -21,6 +21,7 @@
 //! | [`notify`] | mail and webhooks |
 //! | [`store`] | everything that speaks SQL |
 //! | [`upkeep`] | silent agents, finished days, old months |
+//! | `turns` | a bound on work that holds a thread |
 //! | [`threads`] | threads that are started again when they fail |
 //! | [`stop`] | one signal that ends every thread |
 
@@ -45,5 +46,6 @@ pub mod serve;
 pub mod stop;
 pub mod store;
 pub mod threads;
+mod turns;
 pub mod upkeep;
 mod url;

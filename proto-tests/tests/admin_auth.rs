@@ -411,7 +411,8 @@ fn log_ins_take_few_threads_and_leave_the_others_to_agents() {
     });
     let tried = statuses.iter().filter(|status| **status == 401).count();
     let busy = statuses.iter().filter(|status| **status == 503).count();
-    assert!(tried >= 8, "{statuses:?}");
+    // Two at work, and three that wait.
+    assert!(tried >= 5, "{statuses:?}");
     assert_eq!(tried + busy, statuses.len(), "{statuses:?}");
     // Only what was looked at is counted.
     let query = "SELECT count(*) FROM login_attempts";

@@ -1,6 +1,6 @@
 //! Passwords: argon2id (RFC 9106), and what one must be like.
 
-use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use argon2::Argon2;
@@ -9,16 +9,17 @@ use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
 use av_proto::FieldError;
 
 use crate::answer::Answer;
+use crate::turns::{self, Turns};
 
 /// The least number of characters of a password.
 pub const LEAST_CHARS: usize = 10;
 /// The most bytes of a password; more is only work for the server.
 const MOST_BYTES: usize = 512;
-/// So many passwords are hashed at a time: each takes 19 MiB and a processor.
+/// Passwords that are hashed at a time: each takes 19 MiB and a processor.
 const AT_A_TIME: usize = 2;
-/// So many wait for that, each with a thread of the server; with those at work
-/// that is a quarter of them.
-const WAITING_MAX: usize = 6;
+/// The most that wait for that: of the workers for strangers, a quarter of all,
+/// some are left to other requests.
+const WAITING_MAX: usize = 3;
 /// How long one waits.
 const TURN_LIMIT: Duration = Duration::from_secs(5);
 
@@ -58,19 +59,16 @@ pub fn check(name: &str, password: &str) -> Result<(), FieldError> {
 /// Hashes and verifies passwords, a few at a time: who tries many holds few
 /// threads and little memory.
 pub(super) struct Passwords {
-    turns: Mutex<Turns>,
-    freed: Condvar,
+    turns: Turns,
     /// The hash of no password, for users who do not exist.
     nobody: OnceLock<String>,
 }
 
-struct Turns {
-    free: usize,
-    waiting: usize,
-}
-
 /// The right to hash one password.
-pub(super) struct Turn<'a>(&'a Passwords);
+pub(super) struct Turn<'a> {
+    passwords: &'a Passwords,
+    _turn: turns::Turn<'a>,
+}
 
 /// Too many passwords wait for their turn.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -94,33 +92,18 @@ impl From<Busy> for Answer {
 impl Passwords {
     pub(super) fn new() -> Self {
         Self {
-            turns: Mutex::new(Turns {
-                free: AT_A_TIME,
-                waiting: 0,
-            }),
-            freed: Condvar::new(),
+            turns: Turns::new(AT_A_TIME, WAITING_MAX, TURN_LIMIT),
             nobody: OnceLock::new(),
         }
     }
 
     /// Waits for a turn, where not too many wait already.
     pub(super) fn turn(&self) -> Result<Turn<'_>, Busy> {
-        let mut turns = self.lock();
-        if turns.free == 0 && turns.waiting < WAITING_MAX {
-            turns.waiting += 1;
-            (turns, _) = self
-                .freed
-                .wait_timeout_while(turns, TURN_LIMIT, |turns| turns.free == 0)
-                .unwrap_or_else(PoisonError::into_inner);
-            turns.waiting -= 1;
-        }
-        turns.free = turns.free.checked_sub(1).ok_or(Busy)?;
-        drop(turns);
-        Ok(Turn(self))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Turns> {
-        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+        let turn = self.turns.take().ok_or(Busy)?;
+        Ok(Turn {
+            passwords: self,
+            _turn: turn,
+        })
     }
 }
 
@@ -134,7 +117,7 @@ impl Turn<'_> {
         let hashed = match stored {
             Some(stored) => stored,
             None => self
-                .0
+                .passwords
                 .nobody
                 .get_or_init(|| hash("nobody has this password").unwrap_or_default()),
         };
@@ -149,13 +132,6 @@ impl Turn<'_> {
     /// [`hash`], in turn.
     pub(super) fn hash(&self, password: &str) -> Result<String, HashError> {
         hash(password)
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        self.0.lock().free += 1;
-        self.0.freed.notify_one();
     }
 }
 
@@ -177,30 +153,6 @@ mod tests {
         assert!(!passwords.verify("correct horsf", Some(&stored)));
         assert!(!passwords.verify("nobody has this password", None));
         assert!(!passwords.verify("", Some("not a hash")));
-        drop(passwords);
-        assert_eq!(waiting.lock().free, AT_A_TIME);
-    }
-
-    #[test]
-    fn only_so_many_wait_for_a_turn() {
-        let passwords = Passwords::new();
-        let turns: Vec<_> = (0..AT_A_TIME).map(|_| passwords.turn().unwrap()).collect();
-        std::thread::scope(|scope| {
-            let waiting: Vec<_> = (0..WAITING_MAX)
-                .map(|_| scope.spawn(|| passwords.turn().is_ok()))
-                .collect();
-            while passwords.lock().waiting < WAITING_MAX {
-                std::thread::yield_now();
-            }
-            assert_eq!(passwords.turn().err(), Some(Busy));
-            drop(turns);
-            for one in waiting {
-                assert!(one.join().unwrap());
-            }
-        });
-        assert_eq!(passwords.lock().free, AT_A_TIME);
-        let answer = Answer::from(Busy);
-        assert_eq!(answer.status, 503);
     }
 
     #[test]

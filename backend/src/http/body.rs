@@ -1,11 +1,11 @@
 //! Bodies of requests: read with a bound on size, time and number.
 
-use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use av_service::http::{BodyError, Exchange};
 
 use crate::answer::Answer;
+use crate::turns::Turns;
 
 /// The most bytes that a body can have.
 pub(super) const BODY_MAX: usize = 8 << 20;
@@ -23,7 +23,7 @@ const _: () = assert!(AGENTS + PEOPLE + STRANGERS <= super::server::UPLOADS);
 pub(super) const STRANGER_LIMIT: Duration = Duration::from_secs(5);
 /// How long a request waits for its turn to read a body.
 const TURN_LIMIT: Duration = Duration::from_secs(2);
-/// So many may wait: each holds a thread meanwhile.
+/// The most that wait: each holds a thread meanwhile.
 const WAITING_MAX: usize = 4;
 
 /// Why a body was not read.
@@ -61,29 +61,19 @@ impl From<Refusal> for Answer {
     }
 }
 
-/// Lets so many bodies be read at a time: a sender that stalls holds its
-/// thread, and some must stay free for everybody else.
+/// Bounds how many bodies are read at a time: a sender that stalls holds its
+/// thread, and some must stay free for others.
 pub(super) struct BodyTurns {
     /// How long a body may take.
     limit: Duration,
-    turns: Mutex<Turns>,
-    freed: Condvar,
-}
-
-struct Turns {
-    free: usize,
-    waiting: usize,
+    turns: Turns,
 }
 
 impl BodyTurns {
     pub(super) fn new(turns: usize, limit: Duration) -> Self {
         Self {
             limit,
-            turns: Mutex::new(Turns {
-                free: turns.max(1),
-                waiting: 0,
-            }),
-            freed: Condvar::new(),
+            turns: Turns::new(turns, WAITING_MAX, TURN_LIMIT),
         }
     }
 
@@ -97,52 +87,10 @@ impl BodyTurns {
         // One that has come holds nobody up.
         let _turn = match exchange.body_is_here() {
             true => None,
-            false => Some(self.take()?),
+            false => Some(self.turns.take().ok_or(Refusal::Busy)?),
         };
         exchange
             .read_body(most, Instant::now() + self.limit)
             .map_err(|error| Refusal::Body { error, most })
-    }
-
-    fn take(&self) -> Result<Turn<'_>, Refusal> {
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        if turns.free == 0 && turns.waiting < WAITING_MAX {
-            turns.waiting += 1;
-            (turns, _) = self
-                .freed
-                .wait_timeout_while(turns, TURN_LIMIT, |turns| turns.free == 0)
-                .unwrap_or_else(PoisonError::into_inner);
-            turns.waiting -= 1;
-        }
-        if turns.free == 0 {
-            return Err(Refusal::Busy);
-        }
-        turns.free -= 1;
-        Ok(Turn(self))
-    }
-}
-
-struct Turn<'a>(&'a BodyTurns);
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        let mut turns = self.0.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        turns.free += 1;
-        self.0.freed.notify_one();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_turn_comes_back() {
-        let turns = BodyTurns::new(1, BODY_LIMIT);
-        drop(turns.take().ok().unwrap());
-        let turn = turns.take().ok().unwrap();
-        assert!(matches!(turns.take(), Err(Refusal::Busy)));
-        drop(turn);
-        assert!(turns.take().is_ok());
     }
 }
