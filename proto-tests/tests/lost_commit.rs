@@ -293,5 +293,5 @@ fn where_nobody_can_say_it_the_answer_does_not_pretend() {
     let again = scene
         .backend
         .request("GET", &path, &[("Authorization", &bearer)], None);
-    assert_eq!(again.json()["doubt_after_days"], 5);
+    assert_eq!(again.json()["doubt_after_days"], 5, "{again:?}");
 }

@@ -126,7 +126,7 @@ impl Store {
     #[must_use]
     pub fn beside(&self, connections: usize) -> Self {
         Self {
-            pool: Pool::new(self.connector.clone(), connections.max(1)),
+            pool: self.pool.beside(connections.max(1)),
             connector: self.connector.clone(),
             condition: self.condition.clone(),
             pulse: self.pulse.clone(),

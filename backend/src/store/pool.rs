@@ -6,6 +6,7 @@
 //! caller at a time tries to connect to a database that is known to be down,
 //! at most every [`RETRY_EVERY`], and everybody else is told.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -36,6 +37,9 @@ struct Shared {
     max: usize,
     state: Mutex<State>,
     freed: Condvar,
+    /// Counts the database's signs of life, to this pool and those beside it: a
+    /// connection that was made, or that still answered.
+    signs: Arc<AtomicU64>,
 }
 
 struct State {
@@ -51,6 +55,8 @@ struct State {
 struct Down {
     why: String,
     retry_at: Instant,
+    /// The signs of life until then: where there were more, it is up again.
+    signs: u64,
 }
 
 /// A connection taken from the pool; it goes back when it is dropped.
@@ -82,6 +88,16 @@ fn bury_connection(connection: Connection) {
 
 impl Pool {
     pub(super) fn new(connector: Connector, max: usize) -> Self {
+        Self::counting(connector, max, Arc::default())
+    }
+
+    /// A pool of its own for the same database. A sign of life to one of them has
+    /// the other try at once.
+    pub(super) fn beside(&self, max: usize) -> Self {
+        Self::counting(self.0.connector.clone(), max, self.0.signs.clone())
+    }
+
+    fn counting(connector: Connector, max: usize, signs: Arc<AtomicU64>) -> Self {
         Self(Arc::new(Shared {
             connector,
             max,
@@ -92,6 +108,7 @@ impl Pool {
                 down: None,
             }),
             freed: Condvar::new(),
+            signs,
         }))
     }
 
@@ -109,6 +126,7 @@ impl Pool {
                 continue;
             }
             let Err(error) = connection.client.is_valid(TRY_LIMIT) else {
+                self.0.has_sign();
                 return Ok(self.0.pooled(connection, true));
             };
             bury(connection.client);
@@ -177,7 +195,8 @@ impl Shared {
         let mut state = self.lock();
         loop {
             if let Some(down) = &state.down {
-                if state.connecting > 0 || Instant::now() < down.retry_at {
+                let early = Instant::now() < down.retry_at && self.signs() == down.signs;
+                if state.connecting > 0 || early {
                     return Err(StoreError::Unavailable(down.why.clone()));
                 }
                 state.total += 1;
@@ -235,7 +254,10 @@ impl Shared {
     fn connected(&self, error: Option<&ConnectError>) {
         self.lock().connecting -= 1;
         match error {
-            None => self.mark_up(),
+            None => {
+                self.has_sign();
+                self.mark_up();
+            }
             Some(error) => {
                 self.lost();
                 self.mark_down(error.to_string());
@@ -253,10 +275,19 @@ impl Shared {
         state.down = Some(Down {
             why,
             retry_at: Instant::now() + RETRY_EVERY,
+            signs: self.signs(),
         });
         drop(state);
         idle.into_iter().for_each(bury_connection);
         self.freed.notify_all();
+    }
+
+    fn has_sign(&self) {
+        self.signs.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn signs(&self) -> u64 {
+        self.signs.load(Ordering::SeqCst)
     }
 
     fn mark_up(&self) {
