@@ -1,6 +1,6 @@
 //! Tokens that were right, so that the head of a request tells whose it is.
 //!
-//! What is remembered here lets nobody in: each request is authorized as if it
+//! What is remembered here grants no access: each request is authorized as if it
 //! were the first. It decides in which queue a request waits.
 
 use std::collections::HashSet;

@@ -80,7 +80,7 @@ fn the_page_answers_and_devices_are_watched_whatever_is_asked() {
 }
 
 /// A page of a stranger that gave its own name this address (DNS rebinding)
-/// reads nothing and sweeps nothing; and nobody sweeps without a pause.
+/// reads nothing and sweeps nothing; and there is a pause between two sweeps.
 #[test]
 fn a_strange_name_is_refused_and_sweeps_have_a_pause() {
     let backend = FakeBackend::start(ConfigAnswer::Site(site("Paris", &[])));

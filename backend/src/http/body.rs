@@ -84,7 +84,7 @@ impl BodyTurns {
             let error = BodyError::TooLarge;
             return Err(Refusal::Body { error, most });
         }
-        // One that has come holds nobody up.
+        // One that has come holds no worker up.
         let _turn = match exchange.body_is_here() {
             true => None,
             false => Some(self.turns.take().ok_or(Refusal::Busy)?),

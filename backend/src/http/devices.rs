@@ -36,7 +36,7 @@ struct Device<'a> {
 pub(super) struct Wanted {
     /// The name or id of a site.
     pub(super) site: Option<String>,
-    /// At most so many.
+    /// The most devices of a page.
     limit: Option<i64>,
     /// Those behind the one of this id.
     after: i64,

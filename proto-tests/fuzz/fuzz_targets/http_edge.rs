@@ -253,7 +253,7 @@ fn check(peer: SocketAddr, bytes: &[u8], whole: bool) {
     let got = handled().lock().expect("no panic").remove(&peer);
     let got = got.unwrap_or_default();
     let expected = strict(bytes);
-    // Those that the reactor answers are handed to nobody.
+    // Those that the reactor answers reach no worker.
     let at_once = |(line, _): &(String, Vec<u8>)| line.ends_with(" /at-once");
     let mut expected = expected;
     expected.requests.retain(|request| !at_once(request));

@@ -215,7 +215,7 @@ impl Outgoing {
         }
     }
 
-    /// When it is given up, with a peer that may take nothing for so long.
+    /// When it is given up, with a peer that may take nothing for this time.
     pub(super) fn due(&self, patience: Duration) -> Instant {
         self.taken.min(self.until) + patience
     }

@@ -484,7 +484,7 @@ impl Reactor {
             Then::Send(outgoing) => Step::Wait(Stage::Sending(outgoing)),
         };
         self.put(token, connection, step, now);
-        // What came meanwhile was told to nobody.
+        // No event tells of what came meanwhile.
         self.go_on(token, admit, now);
     }
 
