@@ -105,7 +105,7 @@ class Postgres:
         # The one on PATH, else the newest that is installed.
         on_path = shutil.which("initdb")
         if on_path:
-            bin_folder = pathlib.Path(on_path).parent
+            bin_folder = pathlib.Path(on_path).resolve().parent
         else:
             bin_folder = max(
                 pathlib.Path("/usr/lib/postgresql").glob("*/bin"), key=lambda p: int(p.parent.name)

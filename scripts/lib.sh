@@ -19,7 +19,8 @@ die() {
 # them off the PATH. The tests and the backend search alike.
 postgres_bin() {
     local initdb newest=''
-    initdb=$(command -v initdb) || initdb=
+    # Where it really is: PostgreSQL's own user may not look into a folder of links.
+    initdb=$(readlink -f "$(command -v initdb)") || initdb=
     if [ -n "$initdb" ] && [ -x "$(dirname "$initdb")/postgres" ]; then
         dirname "$initdb"
         return 0
