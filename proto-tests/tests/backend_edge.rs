@@ -491,6 +491,60 @@ fn strangers_that_log_in_hold_up_no_agent() {
     assert!(wrong > 0 && busy > 0, "{wrong} {many} {busy}");
 }
 
+/// Tokens that open nothing are looked up over connections of their own to the
+/// database, however long that takes.
+#[test]
+fn wrong_tokens_take_no_connection_from_agents() {
+    let database = av_proto_tests::pg::Database::create();
+    // One connection for agents.
+    let backend = Backend::spawn(&database.url(), |command| {
+        command.env("AV_WORKERS", "1");
+    });
+    backend.wait_until_healthy();
+    let known = "a".repeat(64);
+    database.execute(&format!(
+        "INSERT INTO sites (name, token) VALUES ('Paris', '{known}')"
+    ));
+    let report = serde_json::json!({"site_name": "Paris", "devices": []});
+    assert_eq!(backend.ingest(&known, &report).status, 200);
+    // A token that is not known takes its time.
+    database.execute(
+        "ALTER FUNCTION av_site_of_token(text) RENAME TO av_quick_site_of_token;
+         CREATE FUNCTION av_site_of_token(wanted TEXT) RETURNS BIGINT LANGUAGE plpgsql AS $$
+         BEGIN
+             IF av_quick_site_of_token(wanted) IS NULL THEN PERFORM pg_sleep(1); END IF;
+             RETURN av_quick_site_of_token(wanted);
+         END $$",
+    );
+    let mut strangers: Vec<TcpStream> = (0..10)
+        .map(|number| {
+            let mut connection = connect(&backend);
+            let token = format!("{number:064}");
+            let path = match number % 2 {
+                0 => "GET /config",
+                _ => "POST /ingest",
+            };
+            let head =
+                format!("{path} HTTP/1.1\r\nX-Site-Token: {token}\r\nContent-Length: 0\r\n\r\n");
+            connection.write_all(head.as_bytes()).unwrap();
+            connection
+        })
+        .collect();
+    let mut sql = database.connect();
+    backend.process.wait_for("a lookup takes its time", || {
+        let query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+        let sleeping: i64 = sql.query_one(query, &[]).unwrap().get(0);
+        (sleeping > 0).then_some(())
+    });
+    for _ in 0..20 {
+        assert_eq!(backend.ingest(&known, &report).status, 200);
+    }
+    for stranger in &mut strangers {
+        let status = one_status(stranger);
+        assert!([401, 404, 503].contains(&status), "{status}");
+    }
+}
+
 /// The status of the next answer, whose body is read too.
 fn one_status(connection: &mut TcpStream) -> u16 {
     let mut head = Vec::new();

@@ -92,7 +92,7 @@ pub struct Admin {
     pub(crate) guesses: Arc<Guesses>,
     pub(crate) known: Arc<Known>,
     passwords: Arc<password::Passwords>,
-    news: Arc<News>,
+    pub(crate) news: Arc<News>,
 }
 
 impl Admin {

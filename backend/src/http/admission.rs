@@ -3,12 +3,16 @@
 
 use av_service::http::{Admission, Admit, Class, Method, Request};
 
-use super::App;
 use super::site_token::{announce, presented};
 use super::target::{Target, none_match};
+use super::{App, live};
 use crate::admin::{Asked, file};
 use crate::answer::Answer;
 use crate::store::sites::TokenDigest;
+
+/// Requests for health and metrics that wait, from which on others get what was
+/// found a moment ago.
+const CROWD: usize = 4;
 
 impl Admit for App {
     fn admit(&self, request: &Request) -> Admission {
@@ -43,9 +47,17 @@ impl App {
                 "this server does not answer to that name: set AV_PUBLIC_URL to the address that people use, or name it in AV_HOSTS",
             ));
         }
-        let read = matches!(request.method(), Method::Get | Method::Head);
+        if !matches!(request.method(), Method::Get | Method::Head) {
+            return None;
+        }
         match target {
-            Target::Admin(path, query) if read => match path.as_slice() {
+            Target::Live => Some(live()),
+            Target::Health if self.is_crowded() => self.looks.recent_health(),
+            Target::Metrics if self.is_crowded() && presented(request).is_none() => {
+                let page = self.metrics_page(self.looks.recent_counts()?.as_ref());
+                Some(Answer::text(av_proto::exposition::CONTENT_TYPE, page))
+            }
+            Target::Admin(path, query) => match path.as_slice() {
                 [first, name] if first == "static" => {
                     let asked = Asked {
                         mark: query.get("v"),
@@ -58,6 +70,11 @@ impl App {
             },
             _ => None,
         }
+    }
+
+    /// Whether more ask for health and metrics than look for them.
+    fn is_crowded(&self) -> bool {
+        self.edge.waiting(Class::Health) >= CROWD
     }
 
     /// Whether a request shows a token that is known, which no foreign page
@@ -116,9 +133,16 @@ impl App {
                 presented(request).map_or(Class::Stranger, agent)
             }
             Target::Devices(_) | Target::Admin(..) | Target::Unknown => {
-                match self.people.shown(request) {
-                    Some(token) if self.people.known.is_person(&token) => Class::Person,
-                    _ => presented(request).map_or(Class::Stranger, agent),
+                let known = &self.people.known;
+                let shown = self.people.shown(request);
+                let person = shown.is_some_and(|token| known.is_person(&token));
+                // A listing takes its time, and no worker of agents.
+                let lists = matches!(target, Target::Devices(_))
+                    && presented(request)
+                        .is_some_and(|token| known.is_agent(&TokenDigest::of(token)));
+                match person || lists {
+                    true => Class::Person,
+                    false => Class::Stranger,
                 }
             }
         }

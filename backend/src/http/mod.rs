@@ -4,6 +4,7 @@ mod admission;
 mod body;
 mod client_certificate;
 mod devices;
+mod looks;
 mod metrics;
 mod pages;
 mod series;
@@ -31,13 +32,14 @@ use crate::config::{ConfigError, Configs};
 use crate::guesses::Guess;
 use crate::ingest::{Ingest, IngestError};
 use crate::known::Known;
-use crate::news::News;
+use crate::store::devices::Counts;
 use crate::store::reports::Outcome;
 use crate::store::sites::{Site, TokenDigest};
-use crate::store::{Condition, Store, StoreError};
+use crate::store::{Store, StoreError};
 use crate::url::Query;
 use body::{AGENTS, BODY_LIMIT, BODY_MAX, BodyTurns, PEOPLE, STRANGER_LIMIT, STRANGERS};
 use devices::Wanted;
+use looks::Looks;
 use metrics::Counters;
 use pages::Pages;
 use series::Series;
@@ -48,6 +50,8 @@ use target::{Target, none_match};
 const PEOPLE_CONNECTIONS: usize = 4;
 /// And for those who are not known.
 const STRANGER_CONNECTIONS: usize = 2;
+/// And for what anybody may ask.
+const LOOK_CONNECTIONS: usize = 2;
 
 /// What the routes work with.
 pub struct App {
@@ -66,7 +70,7 @@ pub struct App {
     hosts: Hosts,
     edge: Edge,
     certificates: ClientCertificates,
-    news: News,
+    looks: Looks,
 }
 
 impl App {
@@ -81,6 +85,7 @@ impl App {
     ) -> Self {
         let people = Arc::new(store.beside(PEOPLE_CONNECTIONS));
         let strangers = Arc::new(store.beside(STRANGER_CONNECTIONS));
+        let looks = Looks::new(store.beside(LOOK_CONNECTIONS));
         let public = settings.public_url.as_deref().and_then(authority);
         let hosts = Hosts::new(settings.hosts.iter().cloned().chain(public));
         let people = Admin::new(people, settings);
@@ -97,7 +102,7 @@ impl App {
             stranger_turns: BodyTurns::new(STRANGERS, STRANGER_LIMIT),
             edge,
             certificates,
-            news: News::default(),
+            looks,
         }
     }
 
@@ -176,13 +181,10 @@ impl App {
             Target::Suggestions => self.suggestions(exchange),
             Target::RenewToken => self.renew_token(request),
             Target::Devices(query) => self
-                .devices(request, query)
+                .devices(request, query, self.admin_of(exchange.class()))
                 .unwrap_or_else(|refusal| refusal),
-            Target::Health => self.health(),
-            Target::Live => Answer::json(
-                200,
-                &json!({"status": "alive", "version": env!("CARGO_PKG_VERSION")}),
-            ),
+            Target::Health => self.looks.health(),
+            Target::Live => live(),
             Target::Metrics => self.metrics(request),
             Target::Admin(path, query) => self.admin(path, query, exchange),
             Target::BelowConfig(_) | Target::Unknown => Answer::error(404, "there is nothing here"),
@@ -214,7 +216,7 @@ impl App {
             Ok(guess) => guess,
             Err(blocked) => return blocked,
         };
-        let (who, answer) = match self.store.site_by_token(&TokenDigest::of(token)) {
+        let (who, answer) = match self.strangers.store.site_by_token(&TokenDigest::of(token)) {
             Ok(Some((site, _))) => {
                 guess.right();
                 (
@@ -234,7 +236,7 @@ impl App {
             request.method(),
             target.route(),
         );
-        if self.news.is_news(&line) {
+        if self.people.news.is_news(&line) {
             log::warn!("{line}; an administrator changes it here");
         }
         answer
@@ -252,19 +254,36 @@ impl App {
             .sender_of(forwarded_for, Some(request.peer().ip()))
     }
 
+    /// Whether a token may be looked up over the connections of agents: it is
+    /// known, or a look over those of strangers finds its site.
+    fn opens(&self, token: &str) -> Result<bool, StoreError> {
+        let digest = TokenDigest::of(token);
+        let known = &self.people.known;
+        if known.is_agent(&digest) {
+            return Ok(true);
+        }
+        let opens = self.strangers.store.site_by_token(&digest)?.is_some();
+        if opens {
+            known.add_agent(&digest);
+        }
+        Ok(opens)
+    }
+
     /// The site that the token of a request opens.
     fn authorize(&self, request: &Request) -> Result<Site, Answer> {
         let Some(token) = presented(request) else {
             return Err(refused(&IngestError::Unauthorized));
         };
         let guess = self.guess(request, token)?;
+        if !self.opens(token)? {
+            return Err(guess.wrong(refused(&IngestError::Unauthorized)));
+        }
         match self.ingest.site(token) {
             Ok((site, state)) => {
                 if let Some(refusal) = self.certificates.refusal(&site.name, request) {
                     return Err(refusal);
                 }
                 self.ingest.note_use(token, state);
-                self.people.known.add_agent(&TokenDigest::of(token));
                 guess.right();
                 Ok(site)
             }
@@ -281,6 +300,11 @@ impl App {
             Ok(guess) => guess,
             Err(blocked) => return blocked,
         };
+        match self.opens(token) {
+            Ok(true) => {}
+            Ok(false) => return guess.wrong(refused(&IngestError::Unauthorized)),
+            Err(error) => return error.into(),
+        }
         match self.certificate_refusal(request, token) {
             Some(refusal) => refusal,
             None => token::renew(&self.store, guess),
@@ -308,14 +332,18 @@ impl App {
             Ok(guess) => guess,
             Err(blocked) => return blocked,
         };
+        let unknown = || Answer::error(404, "no site has this token");
+        match self.opens(token) {
+            Ok(true) => {}
+            Ok(false) => return guess.wrong(unknown()),
+            Err(error) => return error.into(),
+        }
         if let Some(refusal) = self.certificate_refusal(request, token) {
             return refusal;
         }
         let config = match self.configs.get(token) {
             Ok(config) => config,
-            Err(ConfigError::UnknownToken) => {
-                return guess.wrong(Answer::error(404, "no site has this token"));
-            }
+            Err(ConfigError::UnknownToken) => return guess.wrong(unknown()),
             Err(ConfigError::Store(error)) => return error.into(),
             Err(ConfigError::Render(error)) => {
                 log::error!("a configuration cannot be served: {error}");
@@ -323,7 +351,6 @@ impl App {
             }
         };
         guess.right();
-        self.people.known.add_agent(&TokenDigest::of(token));
         let hash = config.hash.as_str();
         let unchanged = request
             .field("If-None-Match")
@@ -414,13 +441,13 @@ impl App {
     }
 
     /// To a site's token its own site, to a user all of them.
-    fn devices(&self, request: &Request, query: &Query) -> Result<Answer, Answer> {
+    fn devices(&self, request: &Request, query: &Query, admin: &Admin) -> Result<Answer, Answer> {
         let own = match presented(request) {
             Some(token) if !token.starts_with(TOKEN_PREFIX) => Some(self.authorize(request)?),
             _ => {
                 let path = ["devices".to_owned()];
                 let wanted = admin_request(request, &path, query);
-                if !self.people.admit(&wanted)?.is_known() {
+                if !admin.admit(&wanted)?.is_known() {
                     return Err(Answer::error(
                         401,
                         "log in, or send an API token or the site's own token",
@@ -434,7 +461,7 @@ impl App {
         let site = match (&own, &wanted.site) {
             (None, None) => None,
             (Some(own), None) => Some(own.id),
-            (None, Some(text)) => match self.people.store.site_by_name_or_id(text)? {
+            (None, Some(text)) => match admin.store.site_by_name_or_id(text)? {
                 Some(site) => Some(site.id),
                 None => return Err(Answer::error(404, "site: there is no such site")),
             },
@@ -446,48 +473,17 @@ impl App {
                 return Err(Answer::error(403, "site: this token is another site's"));
             }
         };
-        Ok(devices::answer(&self.people.store, site, &wanted))
+        Ok(devices::answer(&admin.store, site, &wanted))
     }
 
-    fn health(&self) -> Answer {
-        let version = env!("CARGO_PKG_VERSION");
-        let pinged = self.store.ping();
-        let condition = self.store.condition();
-        let unavailable = |error: &str, missing: &str| {
-            Answer::json(
-                503,
-                &json!({"status": "unavailable", "database": error, "missing": missing,
-                        "version": version, "error": error}),
-            )
-            .with("Retry-After", "2")
-        };
-        match pinged {
-            Ok(()) => {
-                // It answers, and that is not all that it is for.
-                if let Some(fault) = self.store.fault() {
-                    return unavailable(&fault.said(), fault.missing());
-                }
-                let mut said = json!({"status": "ok", "database": "ok", "version": version});
-                if let (Condition::Ready { newer: Some(_) }, Some(said)) =
-                    (condition, said.as_object_mut())
-                {
-                    said.insert("schema".to_owned(), json!("newer than this program"));
-                }
-                Answer::json(200, &said)
-            }
-            Err(error) => {
-                let missing = match &error {
-                    StoreError::Busy(_) => "database busy",
-                    _ => condition.missing().unwrap_or("database unreachable"),
-                };
-                let error = match &error {
-                    // Everybody may ask this: not the names of the tables.
-                    StoreError::Foreign { .. } => crate::answer::FOREIGN.to_owned(),
-                    error => error.to_string(),
-                };
-                unavailable(&error, missing)
-            }
-        }
+    fn metrics_page(&self, counts: Option<&Counts>) -> String {
+        metrics::page(
+            &self.counters,
+            self.configs.counts(),
+            self.ingest.counts(),
+            &self.edge.counts(),
+            counts,
+        )
     }
 
     /// Counts to everybody; to who shows the token a series of each device too.
@@ -512,26 +508,8 @@ impl App {
                 true
             }
         };
-        let counts = match self.people.store.counts() {
-            Ok(counts) => Some(counts),
-            Err(
-                StoreError::Unavailable(_)
-                | StoreError::Busy(_)
-                | StoreError::Incomplete(_)
-                | StoreError::Foreign { .. },
-            ) => None,
-            Err(error) => {
-                log::error!("{error}");
-                None
-            }
-        };
-        let page = metrics::page(
-            &self.counters,
-            self.configs.counts(),
-            self.ingest.counts(),
-            &self.edge.counts(),
-            counts.as_ref(),
-        );
+        let counts = self.looks.counts();
+        let page = self.metrics_page(counts.as_ref());
         let content_type = av_proto::exposition::CONTENT_TYPE;
         if !with_series || counts.is_none() {
             return Answer::text(content_type, page);
@@ -566,6 +544,14 @@ fn refused(error: &IngestError) -> Answer {
     } else {
         answer
     }
+}
+
+/// The program runs; nothing else is looked at.
+fn live() -> Answer {
+    Answer::json(
+        200,
+        &json!({"status": "alive", "version": env!("CARGO_PKG_VERSION")}),
+    )
 }
 
 /// The host, and the port where it has one, of a public address.

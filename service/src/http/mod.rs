@@ -180,6 +180,12 @@ impl Edge {
         }
     }
 
+    /// How many requests of a class wait for a worker.
+    #[must_use]
+    pub fn waiting(&self, class: Class) -> usize {
+        self.queues.get(class as usize).map_or(0, Receiver::len)
+    }
+
     /// Accepts nothing any more. Requests that have come are answered, and
     /// their connections end.
     pub fn close(&self) {
