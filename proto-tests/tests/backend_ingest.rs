@@ -891,7 +891,7 @@ fn metrics_have_counts_for_all_and_a_series_a_device_for_the_token() {
     assert_eq!(text.matches("av_device_ping_rtt_seconds{").count(), 1);
     // Of a device that was never reported nothing is known.
     assert!(!text.contains("10.0.0.4"), "{text}");
-    // Each family stands together, and once.
+    // The samples of a family follow each other, and it comes once.
     let families: Vec<&str> = text
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE "))

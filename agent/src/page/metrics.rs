@@ -1,6 +1,6 @@
 //! `GET /metrics`, in the Prometheus text format.
 
-use av_proto::exposition::{Exposition, Kind};
+use av_proto::exposition::{DEVICE_GAUGES, DEVICE_UP, DEVICE_VERDICT, Exposition, Kind};
 use av_proto::verdict::Status;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -8,59 +8,6 @@ use serde_json::Value;
 use super::Sources;
 use crate::clock::Line;
 use crate::collector::Observation;
-
-/// The driver metrics that are numbers worth plotting, with their names and
-/// units here.
-const DRIVER_GAUGES: &[(&str, &str, &str, f64)] = &[
-    (
-        "ping_rtt_avg_ms",
-        "av_device_ping_rtt_seconds",
-        "Average round trip of the last probe.",
-        1e-3,
-    ),
-    (
-        "ping_loss_pct",
-        "av_device_ping_loss_ratio",
-        "Echoes of the last probe that were not answered, of one.",
-        1e-2,
-    ),
-    (
-        "ping_jitter_ms",
-        "av_device_ping_jitter_seconds",
-        "Mean change of the round trip from one echo to the next.",
-        1e-3,
-    ),
-    (
-        "sys_uptime",
-        "av_device_snmp_uptime_seconds",
-        "sysUpTime of the last probe.",
-        1e-2,
-    ),
-    (
-        "pjlink_lamp_hours",
-        "av_device_pjlink_lamp_hours",
-        "Hours of the lamp that has the most.",
-        1.0,
-    ),
-    (
-        "pjlink_filter_hours",
-        "av_device_pjlink_filter_hours",
-        "Hours of the filter.",
-        1.0,
-    ),
-    (
-        "tcp_connect_ms",
-        "av_device_tcp_connect_seconds",
-        "How long the connection of the last probe took.",
-        1e-3,
-    ),
-    (
-        "pjlink_power",
-        "av_device_pjlink_power",
-        "PJLink power: 0 off, 1 on, 2 cooling, 3 warm-up.",
-        1.0,
-    ),
-];
 
 /// The page as it is now.
 pub(super) fn render(sources: &Sources) -> String {
@@ -215,28 +162,22 @@ fn devices(page: &mut Exposition, sources: &Sources) {
     let sweep = sources.snapshots.sweep.load();
     let now = sources.clock.monotonic();
     let observations = &sweep.observations;
-    page.family(
-        "av_device_up",
-        Kind::Gauge,
-        "Whether the device answered: 1 online, 0 offline; absent where unknown.",
-    );
+    let (name, help) = DEVICE_UP;
+    page.family(name, Kind::Gauge, help);
     for observation in observations {
         let up = match observation.finding.status {
             Status::Online => 1,
             Status::Offline => 0,
             Status::Unknown => continue,
         };
-        page.sample("av_device_up", &labels(observation), up);
+        page.sample(name, &labels(observation), up);
     }
-    page.family(
-        "av_device_verdict",
-        Kind::Gauge,
-        "1 for the verdict that stands.",
-    );
+    let (name, help) = DEVICE_VERDICT;
+    page.family(name, Kind::Gauge, help);
     for observation in observations {
         let mut labels = labels(observation).to_vec();
         labels.push(("verdict", observation.verdict.as_str()));
-        page.sample("av_device_verdict", &labels, 1);
+        page.sample(name, &labels, 1);
     }
     page.family(
         "av_device_observation_age_seconds",
@@ -256,17 +197,17 @@ fn devices(page: &mut Exposition, sources: &Sources) {
         .iter()
         .map(|observation| {
             let metrics = observation.finding.metrics();
-            DRIVER_GAUGES
+            DEVICE_GAUGES
                 .iter()
-                .map(|(metric, ..)| metrics.get(*metric).and_then(Value::as_f64))
+                .map(|gauge| metrics.get(gauge.metric).and_then(Value::as_f64))
                 .collect()
         })
         .collect();
-    for (gauge, (_, name, help, scale)) in DRIVER_GAUGES.iter().enumerate() {
-        page.family(name, Kind::Gauge, help);
+    for (number, gauge) in DEVICE_GAUGES.iter().enumerate() {
+        page.family(gauge.name, Kind::Gauge, gauge.help);
         for (observation, values) in observations.iter().zip(&values) {
-            if let Some(value) = values[gauge] {
-                page.sample(name, &labels(observation), value * scale);
+            if let Some(value) = values[number] {
+                page.sample(gauge.name, &labels(observation), value * gauge.scale);
             }
         }
     }

@@ -95,7 +95,7 @@ fn page(
     let Some(last) = readings.last().filter(|_| more) else {
         return Ok(answer);
     };
-    let mut next = format!("</devices?limit={limit}&after={}", last.id);
+    let mut next = format!("</devices?limit={limit}&after={}", last.device.id);
     if let Some(site) = &wanted.site {
         next.push_str(&format!("&site={}", encode(site)));
     }
@@ -131,21 +131,25 @@ fn all(store: &Arc<Store>, site: Option<i64>, after: i64) -> Result<Answer, Stor
 /// Behind which device the next page begins, where there may be one.
 fn following(readings: &[DeviceReading]) -> Option<i64> {
     let full = i64::try_from(readings.len()) == Ok(PAGE);
-    readings.last().filter(|_| full).map(|reading| reading.id)
+    readings
+        .last()
+        .filter(|_| full)
+        .map(|reading| reading.device.id)
 }
 
 fn append(body: &mut Vec<u8>, readings: &[DeviceReading], mut first: bool) {
     for reading in readings {
+        let label = &reading.device;
         let device = Device {
-            site: &reading.site,
-            id: reading.id,
-            ip: &reading.ip,
-            name: &reading.name,
-            building: &reading.building,
-            floor: &reading.floor,
-            room: &reading.room,
-            device_type: &reading.device_type,
-            driver: &reading.driver,
+            site: &label.site,
+            id: label.id,
+            ip: &label.ip,
+            name: &label.name,
+            building: &label.building,
+            floor: &label.floor,
+            room: &label.room,
+            device_type: &label.device_type,
+            driver: &label.driver,
             state: StateDocument::new(reading.state.as_ref()),
         };
         if !std::mem::replace(&mut first, false) {
@@ -153,7 +157,7 @@ fn append(body: &mut Vec<u8>, readings: &[DeviceReading], mut first: bool) {
         }
         // Writing to memory cannot fail, and every key is a text.
         if let Err(error) = serde_json::to_writer(&mut *body, &device) {
-            log::error!("device {} cannot be written: {error}", reading.id);
+            log::error!("device {} cannot be written: {error}", label.id);
         }
     }
 }

@@ -10,27 +10,57 @@ use postgres::types::Type;
 use super::time::from_sql;
 use super::{Store, StoreError};
 
-/// A device with its state.
+/// Which device it is, and where.
 #[derive(Debug, Clone)]
-pub struct DeviceReading {
-    /// Its site's name.
-    pub site: String,
+pub struct DeviceLabel {
     /// Its id.
     pub id: i64,
+    /// Its site's name.
+    pub site: String,
     /// Its address.
     pub ip: String,
     /// Its name.
     pub name: String,
-    /// Where it stands; `""` where unknown.
+    /// Its building; `""` where unknown.
     pub building: String,
-    /// Where it stands; `""` where unknown.
+    /// Its floor; `""` where unknown.
     pub floor: String,
-    /// Where it stands; `""` where unknown.
+    /// Its room; `""` where unknown.
     pub room: String,
     /// What it is.
     pub device_type: String,
     /// How it is probed.
     pub driver: String,
+}
+
+impl DeviceLabel {
+    /// The columns that [`Self::read`] reads first of a row, of the tables
+    /// `devices d` and `sites s`.
+    const COLUMNS: &str = "d.id, s.name, d.ip, d.name, coalesce(d.building, ''), \
+         coalesce(d.floor, ''), coalesce(d.room, ''), d.device_type, d.driver";
+    /// How many they are.
+    const COUNT: usize = 9;
+
+    fn read(row: &Row) -> Self {
+        Self {
+            id: row.get(0),
+            site: row.get(1),
+            ip: row.get(2),
+            name: row.get(3),
+            building: row.get(4),
+            floor: row.get(5),
+            room: row.get(6),
+            device_type: row.get(7),
+            driver: row.get(8),
+        }
+    }
+}
+
+/// A device with its state.
+#[derive(Debug, Clone)]
+pub struct DeviceReading {
+    /// Which it is.
+    pub device: DeviceLabel,
     /// What was observed; `None` before the first report.
     pub state: Option<DeviceState>,
 }
@@ -92,29 +122,13 @@ pub enum Sampled {
 /// One sample of a device.
 #[derive(Debug, Clone)]
 pub struct DeviceSample {
-    /// Its id.
-    pub id: i64,
-    /// Its site's name.
-    pub site: String,
-    /// Its address.
-    pub ip: String,
-    /// Its name.
-    pub name: String,
-    /// Where it stands; `""` where unknown.
-    pub building: String,
-    /// Where it stands; `""` where unknown.
-    pub floor: String,
-    /// Where it stands; `""` where unknown.
-    pub room: String,
-    /// What it is.
-    pub device_type: String,
-    /// How it is probed.
-    pub driver: String,
+    /// Which it is.
+    pub device: DeviceLabel,
     /// What was sampled, as a text.
     pub value: String,
 }
 
-/// How many devices have one verdict.
+/// How many sites, alerts and devices there are.
 #[derive(Debug, Clone)]
 pub struct Counts {
     /// The sites.
@@ -128,8 +142,8 @@ pub struct Counts {
 }
 
 impl Store {
-    /// The devices of one site, or of all, by id: at most so many behind the one
-    /// of the id `after`.
+    /// The devices of one site, or of all, by id: the next behind the id `after`,
+    /// at most `most` of them.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -139,42 +153,34 @@ impl Store {
         after: i64,
         most: i64,
     ) -> Result<Vec<DeviceReading>, StoreError> {
+        let query = format!(
+            "SELECT {}, t.status, t.verdict, t.detail, t.metrics::text, t.observed_at,
+                    t.last_seen, t.last_ok_at, t.verdict_since, t.stale
+               FROM devices d JOIN sites s ON s.id = d.site_id
+               JOIN device_current t ON t.device_id = d.id
+              WHERE ($1::bigint IS NULL OR d.site_id = $1) AND d.id > $2
+              ORDER BY d.id LIMIT $3",
+            DeviceLabel::COLUMNS
+        );
         self.run(|client| {
             let rows = client.query_typed(
-                "SELECT s.name, d.id, d.ip, d.name, coalesce(d.building, ''),
-                        coalesce(d.floor, ''), coalesce(d.room, ''), d.device_type, d.driver,
-                        t.status, t.verdict, t.detail, t.metrics::text, t.observed_at,
-                        t.last_seen, t.last_ok_at, t.verdict_since, t.stale
-                   FROM devices d JOIN sites s ON s.id = d.site_id
-                   JOIN device_current t ON t.device_id = d.id
-                  WHERE ($1::bigint IS NULL OR d.site_id = $1) AND d.id > $2
-                  ORDER BY d.id LIMIT $3",
+                &query,
                 &[
                     (&site_id, Type::INT8),
                     (&after, Type::INT8),
                     (&most, Type::INT8),
                 ],
             )?;
-            Ok(rows
-                .iter()
-                .map(|row| DeviceReading {
-                    site: row.get(0),
-                    id: row.get(1),
-                    ip: row.get(2),
-                    name: row.get(3),
-                    building: row.get(4),
-                    floor: row.get(5),
-                    room: row.get(6),
-                    device_type: row.get(7),
-                    driver: row.get(8),
-                    state: DeviceState::read(row, 9),
-                })
-                .collect())
+            let reading = |row| DeviceReading {
+                device: DeviceLabel::read(row),
+                state: DeviceState::read(row, DeviceLabel::COUNT),
+            };
+            Ok(rows.iter().map(reading).collect())
         })
     }
 
-    /// What is sampled of each device that has it, by id: at most so many behind
-    /// the one of the id `after`.
+    /// What is sampled of each device that has it, by id: of the next behind the id
+    /// `after`, at most `most` of them.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -194,12 +200,12 @@ impl Store {
             ),
         };
         let query = format!(
-            "SELECT d.id, s.name, d.ip, d.name, coalesce(d.building, ''), coalesce(d.floor, ''),
-                    coalesce(d.room, ''), d.device_type, d.driver, {value}
+            "SELECT {}, {value}
                FROM devices d JOIN sites s ON s.id = d.site_id
                JOIN device_current t ON t.device_id = d.id
               WHERE d.id > $1 AND {of}
-              ORDER BY d.id LIMIT $2"
+              ORDER BY d.id LIMIT $2",
+            DeviceLabel::COLUMNS
         );
         self.run(|client| {
             let rows = match what {
@@ -213,21 +219,11 @@ impl Store {
                 )?,
                 _ => client.query_typed(&query, &[(&after, Type::INT8), (&most, Type::INT8)])?,
             };
-            Ok(rows
-                .iter()
-                .map(|row| DeviceSample {
-                    id: row.get(0),
-                    site: row.get(1),
-                    ip: row.get(2),
-                    name: row.get(3),
-                    building: row.get(4),
-                    floor: row.get(5),
-                    room: row.get(6),
-                    device_type: row.get(7),
-                    driver: row.get(8),
-                    value: row.get(9),
-                })
-                .collect())
+            let sample = |row: &Row| DeviceSample {
+                device: DeviceLabel::read(row),
+                value: row.get(DeviceLabel::COUNT),
+            };
+            Ok(rows.iter().map(sample).collect())
         })
     }
 
