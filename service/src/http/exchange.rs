@@ -138,12 +138,12 @@ impl Exchange {
         let Some(connection) = &mut self.connection else {
             return Err(BodyError::Broken);
         };
-        let here = connection.input.is_empty();
+        let begun = !connection.input.is_empty();
         let body = match self.request.framing() {
             Framing::Length(length) if length > most as u64 => Err(BodyError::TooLarge),
             Framing::Length(0) => Ok(Vec::new()),
             framing => {
-                if here && self.request.expects() {
+                if !begun && self.request.expects() {
                     // Where this fails, so does the read.
                     let _ = connection.write_all(
                         b"HTTP/1.1 100 Continue\r\n\r\n",

@@ -26,6 +26,9 @@ pub enum FrameError {
     /// Both, or a coding in HTTP/1.0.
     #[error("Transfer-Encoding and Content-Length say different things")]
     Both,
+    /// Several hosts, of which a proxy may take another (RFC 9112, section 3.2).
+    #[error("Host: it is to be one")]
+    Host,
     /// A method, a target or a field that is none (RFC 9110, section 5.5).
     #[error("the request line or a header field has what none can have")]
     Field,
@@ -39,6 +42,9 @@ pub(super) fn check(request: &Request) -> Result<Framing, FrameError> {
     check_line(request.method().as_str(), request.target())?;
     for (name, value) in request.fields() {
         check_field(name, value)?;
+    }
+    if request.all("Host").count() > 1 {
+        return Err(FrameError::Host);
     }
     let old = request.version() < Version::Http11;
     if request.has_option("upgrade") && request.field("Transfer-Encoding").is_some() {

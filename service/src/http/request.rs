@@ -332,6 +332,10 @@ mod tests {
                 "GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n",
                 HeadError::Frame(FrameError::Length),
             ),
+            (
+                "GET / HTTP/1.1\r\nHost: localhost\r\nhost: evil.example\r\n\r\n",
+                HeadError::Frame(FrameError::Host),
+            ),
         ] {
             assert_eq!(parse(head).unwrap_err(), error, "{head:?}");
         }
