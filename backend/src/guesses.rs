@@ -118,13 +118,10 @@ impl<'a> Guess<'a> {
                 return blocked(seconds);
             }
         }
-        let ip = address(self.from);
-        let store = &self.guesses.store;
-        // The look alone first: past the limit there is no lock and no write.
-        let counted = match store.may_try(Try::Token, &ip) {
-            Ok(Attempt::Allowed) => store.begin_try(Try::Token, &ip),
-            other => other,
-        };
+        let counted = self
+            .guesses
+            .store
+            .begin_try(Try::Token, &address(self.from));
         match counted {
             Ok(Attempt::Allowed) => otherwise,
             Ok(Attempt::Blocked(seconds)) => self.guesses.block(self.from, seconds),

@@ -177,7 +177,7 @@ fn log_in(admin: &Admin, request: &Request<'_>, body: &[u8]) -> Result<Answer, A
 /// Why a password is not looked at.
 #[derive(Debug)]
 pub(super) enum NoTurn {
-    /// Too many failed: not before so many seconds.
+    /// Too many failed: not before this number of seconds is over.
     Blocked(i64),
     /// Too many others are being looked at.
     Busy(Busy),

@@ -47,7 +47,7 @@ pub enum Try<'a> {
 pub enum Attempt {
     /// It may.
     Allowed,
-    /// Not before so many seconds.
+    /// Not before this number of seconds is over.
     Blocked(i64),
 }
 
@@ -134,11 +134,15 @@ impl Store {
     }
 
     /// Notes that something is tried from an address, unless too many tries
-    /// failed.
+    /// failed: then it is a look alone, with no lock and no write.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn begin_try(&self, what: Try<'_>, ip: &str) -> Result<Attempt, StoreError> {
+        let attempt = self.may_try(what, ip)?;
+        if attempt != Attempt::Allowed {
+            return Ok(attempt);
+        }
         self.transact(Twice::Ask, |transaction| {
             // One after the other, or a burst would count as one.
             let sender: String = transaction

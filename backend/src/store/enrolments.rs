@@ -93,12 +93,7 @@ impl Store {
         code: &TokenDigest,
         token: &TokenDigest,
     ) -> Result<Enrolment, StoreError> {
-        // The look alone first: past the limit there is no lock and no write.
-        let mut attempt = self.may_try(Try::Code, &actor.ip)?;
-        if attempt == Attempt::Allowed {
-            attempt = self.begin_try(Try::Code, &actor.ip)?;
-        }
-        if let Attempt::Blocked(seconds) = attempt {
+        if let Attempt::Blocked(seconds) = self.begin_try(Try::Code, &actor.ip)? {
             return Ok(Enrolment::Blocked(seconds));
         }
         let done = self.act(actor, |transaction| {

@@ -1,5 +1,5 @@
-//! Whether the work that nobody asks for gets on: the last write that was
-//! committed, and the last look at the alerts. A database that answers and takes
+//! Whether the backend's own work gets on: the last write that was committed,
+//! and the last look at the alerts. A database that answers and takes
 //! nothing is of no use, and a full disk leaves it just so.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
