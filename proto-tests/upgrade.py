@@ -178,8 +178,9 @@ class Backend:
         assert answer, f"no answer to {path}\n{self.process.tail()}"
         return answer
 
-    def device(self, site, ip):
-        status, _, text = self.get(f"/devices?site={site}")
+    def device(self, token, ip):
+        """A device of the site of this token. An older backend tells of every site."""
+        status, _, text = self.get("/devices", {"X-Site-Token": token})
         assert status == 200, text
         found = [device for device in json.loads(text) if device["ip"] == ip]
         return found[0] if found else None
@@ -195,6 +196,18 @@ class Backend:
         config = json.loads(text)
         assert headers["ETag"] == f'"{config["config_hash"]}"', headers
         return config
+
+
+def backend_alone(stack, program):
+    """A backend of this program over a database of its own, and that database."""
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="av-bench-"))
+    stack.callback(shutil.rmtree, folder, True)
+    postgres = Postgres(stack, folder)
+    postgres.sql("postgres", "CREATE DATABASE av")
+    programs = folder / "bin"
+    programs.mkdir()
+    (programs / "av-backend").symlink_to(program.resolve())
+    return Backend(stack, folder, programs, postgres.url("av"), log="warn"), postgres
 
 
 class Agent:
@@ -261,7 +274,7 @@ def main_job(postgres, database, site, backend, agent, projector):
     add_projector(postgres, database, site, ip, port)
     known = wait_for(
         "the backend knows the projector",
-        lambda: (lambda d: d if d and d["status"] == "online" else None)(backend.device(site, ip)),
+        lambda: (lambda d: d if d and d["status"] == "online" else None)(backend.device(token, ip)),
         lambda: agent.process.tail() + backend.process.tail())
     assert known["verdict"] == "ok" and known["metrics"]["pjlink_power"] == 1, known
     config = backend.config(token)
@@ -275,7 +288,7 @@ def main_job(postgres, database, site, backend, agent, projector):
     agent.wait_all_sent()
     postgres.sql(database, f"DELETE FROM devices WHERE ip = '{ip}'")
     agent.wait("the device is gone", lambda s: s["devices"] == [])
-    assert backend.device(site, ip) is None
+    assert backend.device(token, ip) is None
 
 
 def admin_token(postgres, database, backend, name):
@@ -400,7 +413,7 @@ def side_by_side(stack, folder, postgres, projector, old, new):
             text = backend.ingest(token, report("Lyon", seq * 2 + part, "10.8.8.8", status, verdict))
             assert text[0] == 200 and json.loads(text[2])["upserted"] == 1, text
             for one in [before, after]:
-                known = one.device("Lyon", "10.8.8.8")
+                known = one.device(token, "10.8.8.8")
                 assert (known["status"], known["verdict"]) == (status, verdict), known
         postgres.sql(database, "DELETE FROM devices")
         admin_works(backend, who, "Lyon", "10.7.7.7")

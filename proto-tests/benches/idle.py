@@ -13,15 +13,13 @@ import contextlib
 import os
 import pathlib
 import resource
-import shutil
 import socket
 import sys
-import tempfile
 
 BENCHES = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(BENCHES.parent))
 sys.dont_write_bytecode = True
-from upgrade import Backend, Postgres  # noqa: E402
+from upgrade import backend_alone  # noqa: E402
 
 
 def status(pid):
@@ -41,14 +39,7 @@ def main():
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(wanted, most)))
     os.environ["AV_CONNECTIONS"] = str(arguments.connections + 100)
     with contextlib.ExitStack() as stack:
-        folder = pathlib.Path(tempfile.mkdtemp(prefix="av-idle-"))
-        stack.callback(shutil.rmtree, folder, True)
-        postgres = Postgres(stack, folder)
-        postgres.sql("postgres", "CREATE DATABASE av")
-        programs = folder / "bin"
-        programs.mkdir()
-        (programs / "av-backend").symlink_to(arguments.backend.resolve())
-        backend = Backend(stack, folder, programs, postgres.url("av"), log="warn")
+        backend, _ = backend_alone(stack, arguments.backend)
         pid = backend.process.process.pid
         before = status(pid)
         port = int(backend.url.rsplit(":", 1)[1])

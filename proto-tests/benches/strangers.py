@@ -16,7 +16,6 @@ import http.client
 import json
 import pathlib
 import re
-import shutil
 import statistics
 import subprocess
 import sys
@@ -26,7 +25,7 @@ import time
 BENCHES = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(BENCHES.parent))
 sys.dont_write_bytecode = True
-from upgrade import Backend, Postgres  # noqa: E402
+from upgrade import backend_alone  # noqa: E402
 
 TOKEN = hashlib.sha256(b"site").hexdigest()
 LOGIN = """
@@ -80,14 +79,7 @@ def main():
     parser.add_argument("--seconds", type=int, default=20)
     arguments = parser.parse_args()
     with contextlib.ExitStack() as stack:
-        folder = pathlib.Path(tempfile.mkdtemp(prefix="av-strangers-"))
-        stack.callback(shutil.rmtree, folder, True)
-        postgres = Postgres(stack, folder)
-        postgres.sql("postgres", "CREATE DATABASE av")
-        programs = folder / "bin"
-        programs.mkdir()
-        (programs / "av-backend").symlink_to(arguments.backend.resolve())
-        backend = Backend(stack, folder, programs, postgres.url("av"), log="warn")
+        backend, postgres = backend_alone(stack, arguments.backend)
         postgres.sql("av", f"""
             INSERT INTO sites (name, token) VALUES ('Paris', '{TOKEN}');
             INSERT INTO devices (site_id, name, ip, driver)
@@ -95,10 +87,11 @@ def main():
         agent = Agent(int(backend.url.rsplit(":", 1)[1]))
         agent.rounds(2)
         quiet = agent.rounds(arguments.seconds)
-        script = folder / "login.lua"
-        script.write_text(LOGIN)
+        script = stack.enter_context(tempfile.NamedTemporaryFile("w", suffix=".lua"))
+        script.write(LOGIN)
+        script.flush()
         strangers = subprocess.Popen(
-            ["wrk", "-t1", f"-c{arguments.connections}", f"-d{arguments.seconds + 2}s", "-s", script,
+            ["wrk", "-t1", f"-c{arguments.connections}", f"-d{arguments.seconds + 2}s", "-s", script.name,
              f"{backend.url}/login"], stdout=subprocess.PIPE, text=True)
         time.sleep(1)
         busy = agent.rounds(arguments.seconds)

@@ -77,7 +77,7 @@ pub fn may_ping(test: &str) -> bool {
     false
 }
 
-/// Whether this is the process that may mount what nobody else sees. Outside, it
+/// Whether this is the process that may mount what no other process sees. Outside, it
 /// runs the test again as [`inside`] does, by the same user, whom PostgreSQL
 /// accepts.
 ///
